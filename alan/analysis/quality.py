@@ -206,11 +206,12 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
             yield "implausible", reason
             break
     low, high = _VOLUMES_ML
-    found = [numbers.edv_ml for numbers in e.numbers if e.sized and not low <= numbers.edv_ml <= high]
-    if found and found[0] > 0:
+    volumes = [numbers.edv_ml for numbers in e.numbers if e.sized and numbers.edv_ml > 0]
+    volume = next((ml for ml in volumes if not low <= ml <= high), None)
+    if volume is not None:
         yield (
             "implausible",
-            f"an end-diastolic volume of {found[0]:.3g} ml is outside {low:g} to {high:g} ml: "
+            f"an end-diastolic volume of {volume:.3g} ml is outside {low:g} to {high:g} ml: "
             "check the size of a pixel, and give --spacing if it is wrong",
         )
 

@@ -286,13 +286,14 @@ def _search(
         else:
             yield from _file(path, path.relative_to(given).as_posix(), chosen=False)
     yield from unreachable_below(given)
-    alone = list[tuple[Path, ...]]()
+    alone: list[tuple[Path, ...]] = []
     for numbered in series.values():
         paths = tuple(path for _, path in sorted(numbered))
         if len(paths) == 1 or is_picture_loop(paths):
             yield _Found(paths, paths[0].relative_to(given).as_posix())
             continue
-        alone += [paths] if len(paths) >= FEWEST else []
+        if len(paths) >= FEWEST:
+            alone.append(paths)
         for path in paths:
             yield _Found((path,), path.relative_to(given).as_posix(), alone=len(paths))
     if alone:

@@ -36,8 +36,10 @@ def resemblance(paths: Sequence[Path]) -> float:
     firsts = np.unique(np.linspace(0, len(paths) - 2, min(len(paths) - 1, _PAIRS)).round().astype(int))
     pairs = [pair for n in firsts if (pair := _pair(paths[n], paths[n + 1])) is not None]
     same = [pair for pair in pairs if pair[0].shape == pair[1].shape]
-    if not pairs or not same:
-        return 0.0 if pairs else 1.0
+    if not pairs:
+        return 1.0
+    if not same:
+        return 0.0
     small = np.array([[_reduced(one) for one in pair] for pair in same], np.float32)
     differs = np.ptp(small.reshape(-1, _SIDE, _SIDE), axis=0) >= _CHANGES
     if differs.sum() < _ENOUGH:
