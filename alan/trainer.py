@@ -7,7 +7,10 @@ resumes without the validation and without the logged metrics.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,6 +27,22 @@ from alan.precision import choose_precision
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
     lambda record: "litlogger" not in record.getMessage()
 )
+
+
+@contextlib.contextmanager
+def silent_lightning() -> Iterator[None]:
+    """Hide warnings of Lightning, and log lines of Lightning and of networks below an error: they break a bar."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "alan.supervised")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class Trainer(LightningTrainer):

@@ -16,6 +16,8 @@ from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_limit, check_space, finish, leftovers
 from alan.errors import CacheError, DataError, ParameterError
 from alan.locks import lock_file
+from alan.progress import quiet
+from alan.words import plural
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +81,13 @@ def write_cache(
         KeyboardInterrupt: The computation was interrupted.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.callbacks import TQDMProgressBar
 
     from alan.backbone.load import load_backbone
     from alan.cache.writer import CacheWriter, FeatureModule, MissingFrames
     from alan.data.store.reader import FrameStore
     from alan.parcels.model import load_parcels
-    from alan.trainer import Trainer
+    from alan.trainer import Trainer, silent_lightning
 
     _check(features, parcels)
     target = Path(out)
@@ -109,7 +112,7 @@ def write_cache(
             "precision": precision,
         },
     )
-    with lock_file(target):
+    with lock_file(target), silent_lightning():
         if target.exists() and not overwrite:
             _check_same(target, manifest)
             log.info("%s: exists and has the same origin, nothing to do", target)
@@ -119,13 +122,15 @@ def write_cache(
         if overwrite or not leftovers(target):
             check_space(target.parent, n_bytes(layout, len(index)))
         writer = CacheWriter(target, manifest, index, layout, overwrite=overwrite)
+        bars = [] if quiet() else [TQDMProgressBar()]
         try:
             trainer = Trainer(
                 accelerator=accelerator,
                 devices=devices,
                 strategy=strategy,
                 precision=precision,
-                callbacks=[writer],
+                callbacks=[writer, *bars],
+                enable_progress_bar=bool(bars),
                 logger=False,
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -144,6 +149,7 @@ def write_cache(
         trainer.strategy.barrier("all parts are written")
         if trainer.is_global_zero:
             finish(target)
+            log.info("%s: %s of %s", target, ", ".join(manifest.features), plural(len(index), "frame"))
         trainer.strategy.barrier("the cache is complete")
         return target
 

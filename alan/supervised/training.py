@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +29,7 @@ from alan.supervised.module import SegmentationModule
 from alan.supervised.scores import SegmentationScores
 from alan.supervised.segmenter import Segmenter, load_segmenter, to_labels
 from alan.supervised.settings import TrainingSettings
+from alan.trainer import silent_lightning
 
 #: Called after each validation with its number, from 1, and the scores of the module, such as ``val_iou``.
 OnValidation = Callable[[int, dict[str, float]], None]
@@ -79,7 +77,7 @@ def train(
         callbacks.append(_Bar(desc))
     options = settings.trainer_options(None if val is None else val_every)
     options["precision"] = choose_precision(settings.precision, settings.accelerator)
-    with _silent_lightning():
+    with silent_lightning():
         trainer = Trainer(
             **options,
             callbacks=callbacks,
@@ -194,19 +192,3 @@ class _Bar(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar.close()
-
-
-@contextlib.contextmanager
-def _silent_lightning() -> Iterator[None]:
-    """Hide Lightning's warnings and every log line below an error, which would break the bar of the experiment."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "alan.supervised")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

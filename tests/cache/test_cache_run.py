@@ -30,7 +30,8 @@ def check(cache, expected):
         assert_allclose(found.astype(np.float64), wanted.astype(np.float64), atol=2e-3, rtol=2e-3)
 
 
-def test_every_output_of_every_frame_is_cached(tmp_path, inputs, options):
+def test_every_output_of_every_frame_is_cached(tmp_path, inputs, options, caplog):
+    caplog.set_level("INFO")
     out = write_cache(
         inputs.store,
         inputs.backbone,
@@ -41,6 +42,8 @@ def test_every_output_of_every_frame_is_cached(tmp_path, inputs, options):
         num_workers=1,
         **options,
     )
+    assert caplog.messages[-1] == f"{out}: cls, tokens, logits, maps of 30 frames"
+    assert "GPU available" not in caplog.text
     cache = FeatureCache(out, *inputs.models)
     assert_array_equal(cache.index, np.arange(30))
     assert set(cache.names) == {*KINDS, "sector"}
