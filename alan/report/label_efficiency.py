@@ -193,11 +193,12 @@ def failure_notes(summary: Mapping[str, Any]) -> list[str]:
 
 def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
     """Describe in plain sentences what was compared, and from how many labels on a plain network is better."""
-    test, label, store = summary["test"], summary["label"], summary["store"]
+    test, store = summary["test"], summary["store"]
+    most = max((row["label_patients"] for row in summary["rows"]), default=0)
     lead = (
         "How good is each method, and how many labelled patients does it need? "
         f"{plural(len(summary['methods']), 'method')} learned from the {origin(store)} outlines of up to "
-        f"{patients(label['patients'], store)} ({store['name']}) and were measured on "
+        f"{patients(most, store)} ({store['name']}) and were measured on "
         f"{plural(test['frames'], 'frame')} of {patients(test['patients'], store, 'other')}. The "
         f"Dice score measures how well an outline agrees with the {origin(store)} one; 100% is perfect. It is the "
         f"mean over {plural(len(summary['seeds']), 'draw')} of the labelled patients."

@@ -51,7 +51,7 @@ def summary():
         for phase in ("ED", "ES", "both")
     ]
     rows += [row("fixed", "segmenter", 0, s, p, 0.83, 1) for s in ("lv", "la") for p in ("ED", "ES", "both")]
-    split = {"patients": 299, "frames": 598, "views": {"A4C": 598}, "phases": {"ED": 299, "ES": 299}}
+    split = {"patients": 310, "frames": 598, "views": {"A4C": 598}, "phases": {"ED": 299, "ES": 299}}
     return {
         "store": {
             "name": "CAMUS",
