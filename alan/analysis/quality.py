@@ -211,7 +211,7 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
     if volume is not None:
         yield (
             "implausible",
-            f"an end-diastolic volume of {volume:.3g} ml is outside {low:g} to {high:g} ml: "
+            f"an end-diastolic volume of {volume:.0f} ml is outside {low:g} to {high:g} ml: "
             "check the size of a pixel, and give --spacing if it is wrong",
         )
 

@@ -153,7 +153,7 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
     even = steps[1:] or steps
     if even and min(even) > 0 and not variable_rate(np.cumsum(even)):
         fps = known_rate(1000 / float(np.median(even)))
-        return times_at(fps, count), fps, (*notes, "its steps are even, and hold for all frames")
+        return times_at(fps, count), fps, (*notes, "times by the even steps of FrameTimeVector")
     return None, None, tuple(notes)
 
 
