@@ -17,6 +17,9 @@ from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm
 
 #: Largest difference between the long axes of the two apical views, as a fraction of the shorter one.
 _AXES_DIFFER = 0.2
+#: Largest difference of the ejection fractions of the two apical views in points, chosen on CAMUS patients
+#: 0001-0350 (tests/benchmarks/bench_doubt.py).
+PLANES_DIFFER = 15
 #: Correlation of the errors of the two planes of a patient (docs/results/loops.md).
 _CORRELATION = 0.5
 _APICAL = ("A4C", "A2C")
@@ -152,6 +155,15 @@ def _biplane(
                     f"the long axes of the two views differ by {ratio:.0%}, more than {_AXES_DIFFER:.0%}",
                 )
             )
+    apart = abs(four.ef_percent.value - two.ef_percent.value)
+    if apart > PLANES_DIFFER:
+        flags.append(
+            Flag(
+                "planes_differ",
+                f"the ejection fractions of the two views differ by {apart:.0f} points, more than "
+                f"{PLANES_DIFFER}: check both outlines, and take the view whose outline is right",
+            )
+        )
     fraction = ejection_fraction(ed, es)
     volumes = {"edv_ml": ed, "esv_ml": es, "stroke_volume_ml": ed - es} if sized else {}
     found = {"ef_percent": fraction, **volumes}

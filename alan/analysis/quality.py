@@ -34,6 +34,7 @@ FLAGS = {
     "atrium_cut": "The left atrium touches the border of the sector: its volume is not given.",
     "outline_unclear": "The parcels inside the outline of the left ventricle differ little from those around it.",
     "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
+    "planes_differ": "The ejection fractions of the two apical views differ: that of both is less reliable.",
     "several_studies": "The loops of the patient are of several studies, of which one is used.",
     "patient_unclear": "Loops of one PatientID have different names or dates of birth.",
     "implausible": "A volume or ejection fraction is outside the range of living hearts, or a beat has none.",

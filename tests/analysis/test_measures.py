@@ -227,6 +227,15 @@ def test_biplane_volume_is_computed_from_both_views():
     assert patient.quality == "good"
 
 
+@pytest.mark.parametrize(("ef", "codes"), [(65.0, []), (66.0, ["planes_differ"])])
+def test_ejection_fractions_of_two_views_that_differ_raise_a_doubt(ef, codes):
+    loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", ef)]
+    (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks()})
+    assert [flag.code for flag in patient.flags] == codes
+    assert patient.quality == ("doubtful" if codes else "good")
+    assert all("differ by 16 points" in flag.reason and flag.code in FLAGS for flag in patient.flags)
+
+
 def test_loops_of_two_studies_are_not_combined():
     baseline = replace(loop_result("a", "A4C", 50.0), study="1")
     later = [replace(loop_result(name, view, 60.0), study="2") for name, view in (("b", "A2C"), ("c", "A4C"))]

@@ -4,6 +4,9 @@ The contrast of an outline is the mean share of its parcels less that of a ring 
 outlines with less than alan.analysis.quality.UNCLEAR. The store is that of prepare/camus_views:
 python tests/benchmarks/bench_doubt.py --store data/camus.h5 --split val
 
+Then it prints how well biplane ejection fractions agree with the manual masks if those of the two planes of a
+patient differ by more than a bound; `alan analyze` doubts them from alan.analysis.patients.PLANES_DIFFER on.
+
 With ``--intervals`` the 90% intervals of planes with and without a doubtful outline are measured on every second
 patient, from the first (0) or from the second (1) on:
 python tests/benchmarks/bench_doubt.py --store data/camus.h5 --split train --intervals 1
@@ -12,14 +15,26 @@ python tests/benchmarks/bench_doubt.py --store data/camus.h5 --split train --int
 import argparse
 
 import numpy as np
-from bench_camus_ef import MEASURED, PHASES, VIEWS, biplane_measures, measure_planes, segment
+from bench_camus_ef import (
+    MEASURED,
+    PHASES,
+    VIEWS,
+    biplane_measures,
+    ejection_fractions,
+    measure_planes,
+    segment,
+)
 from sklearn.metrics import roc_auc_score
 
 from alan.analysis import AnalysisModel
+from alan.analysis.patients import PLANES_DIFFER
 from alan.analysis.quality import UNCLEAR, outline_contrast
 from alan.data import FrameStore
 from alan.overlap import dice_of_counts
 from alan.progress import batches
+
+#: Differences of the ejection fractions of two planes that are compared, and a large error, in points.
+BOUNDS, LARGE = (10, 12, PLANES_DIFFER, 18, 20, 25), 15
 
 
 def contrasts(model, rows, maps, masks):
@@ -39,6 +54,29 @@ def show_patients(store, rows, masks, truth, doubtful):
         fine = np.isfinite(ef)
         error, r = np.abs(ef - true)[fine].mean(), np.corrcoef(ef[fine], true[fine])[0, 1]
         print(f"  {len(chosen)} patients with {title}: biplane EF against masks, error {error:.1f}, r {r:.2f}")
+
+
+def show_planes(store, rows, masks, truth, doubtful, *, bounds):
+    """Print errors of the biplane ejection fraction of patients whose planes differ, and of the others."""
+    found, true = (ejection_fractions(store, rows, given) for given in (masks, truth))
+    names = (*VIEWS, "biplane")
+    patients = [p for p in found if all(np.isfinite(found[p].get(name, np.nan)) for name in names)]
+    four, two, both = (np.array([found[p][name] for p in patients]) for name in names)
+    by_masks = np.array([true[p]["biplane"] for p in patients])
+    clear, apart = np.array([p not in doubtful for p in patients]), np.abs(four - two)
+    for title, some in (
+        ("all patients", np.ones(len(patients), bool)),
+        ("patients with no doubtful outline", clear),
+    ):
+        for bound in bounds:
+            parts = []
+            for words, chosen in ((f"above {bound}", some & (apart > bound)), ("others", some & (apart <= bound))):
+                error = np.abs(both - by_masks)[chosen]
+                r = np.corrcoef(both[chosen], by_masks[chosen])[0, 1] if len(error) > 2 else np.nan
+                large = (error > LARGE).mean() if len(error) else np.nan
+                mean = error.mean() if len(error) else np.nan
+                parts.append(f"{words}: {len(error)}, error {mean:.1f}, r {r:.2f}, {large:.0%} above {LARGE}")
+            print(f"  planes of {title} differ {'; '.join(parts)}")
 
 
 def show_intervals(store, model, rows, maps, contrast):
@@ -90,7 +128,10 @@ def main():
         f"  below {UNCLEAR}: {doubt.mean():.1%} of the outlines, {wrong[doubt].mean():.0%} of them wrong "
         f"({wrong[~doubt].mean():.1%} of the others); {doubt[wrong].mean():.0%} of the wrong ones are below"
     )
-    show_patients(store, rows, masks, truth, set(rows["patient"].to_numpy()[doubt]))
+    doubtful = set(rows["patient"].to_numpy()[doubt])
+    show_patients(store, rows, masks, truth, doubtful)
+    bounds = (PLANES_DIFFER,) if options.split == "test" else BOUNDS  # chosen on the other patients
+    show_planes(store, rows, masks, truth, doubtful, bounds=bounds)
     if options.intervals is not None:
         show_intervals(store, model, rows, maps, contrast)
 
