@@ -29,6 +29,8 @@ from alan.extras import third_party
 from alan.progress import Progress, part_of
 from alan.report.analysis import write_analysis_report
 
+#: Number of frames of a long loop whose areas are drawn.
+_SHOWN = 300
 #: Doubts whose remedy on the page differs from that of the command line.
 _REMEDIES = {
     "size_unknown": "the size of a pixel is unknown: enter it for volumes in ml",
@@ -256,7 +258,10 @@ def doubts_of(result: LoopResult, others: int = 0, *, entered: bool = False) -> 
 
 
 def draw_curve(result: LoopResult, ed: int, es: int) -> ByteArray:
-    """Draw the area of the left ventricle over time, with the frames of the beat: (H, W, 4) uint8."""
+    """Draw the area of the left ventricle over time, with the frames of the beat: (H, W, 4) uint8.
+
+    Of a long loop, the part around the beat is shown.
+    """
     areas = lv_areas(result)
     times: Mapping[int, float] = dict(enumerate(frame.time_s or 0.0 for frame in result.frames))
     timed = any(times.values())
@@ -264,7 +269,9 @@ def draw_curve(result: LoopResult, ed: int, es: int) -> ByteArray:
     figure = Figure(figsize=(6, 2.6), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.plot(axis, areas, color="#2b6cb0")
+    around = max(0, _SHOWN - abs(ed - es)) // 2
+    part = slice(max(0, min(ed, es) - around), max(ed, es) + around + 1)
+    axes.plot(axis[part], areas[part], color="#2b6cb0")
     for frame, name, colour in ((ed, "ED", "#c05621"), (es, "ES", "#2f855a")):
         axes.axvline(axis[frame], color=colour, linewidth=1)
         axes.annotate(name, (axis[frame], 1.02), xycoords=("data", "axes fraction"), color=colour, ha="center")

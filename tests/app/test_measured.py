@@ -10,7 +10,7 @@ import pytest
 from alan.analysis import BeatResult, FrameResult, LoopResult
 from alan.analysis.overlay import write_mp4
 from alan.analysis.results import Flag, Measure, ViewEvidence
-from alan.app.analyze_tab import doubts_of, measures
+from alan.app.analyze_tab import doubts_of, draw_curve, measures
 from alan.app.measured import (
     first_frames,
     lv_areas,
@@ -137,3 +137,11 @@ def test_downloaded_results_leave_out_the_run_state(tmp_path):
     (tmp_path / "run" / "beats.csv").write_text("beat")
     with zipfile.ZipFile(pack(tmp_path / "run", tmp_path / "analysis.zip")) as packed:
         assert [name for name in packed.namelist() if not name.endswith("/")] == ["beats.csv"]
+
+
+def test_the_curve_of_a_long_loop_shows_the_part_around_the_beat(result):
+    frames = [replace(result.frames[n % 3], time_s=n / 30) for n in range(1000)]
+    loop = replace(result, frames=(*frames,))
+    other = replace(result, frames=(*frames[:-1], replace(frames[-1], area_px={"lv": 9e5})))
+    for beat, same in (((10, 20), True), ((900, 910), False)):
+        assert np.array_equal(draw_curve(loop, *beat), draw_curve(other, *beat)) == same
