@@ -34,16 +34,23 @@ def type_words(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
+def remember(actions: Iterable[Action], function: Any, prefix: str = "") -> None:
+    """Remember the function whose parameters are the options, and what precedes their names."""
+    for action in actions:
+        action.origin = (function, prefix)  # type: ignore[attr-defined]
+
+
 def annotation(action: Action) -> Any:
-    """Return the annotation of an option; with bounds, which jsonargparse drops, if ``action.function`` is set."""
+    """Return the annotation of an option, with the bounds that jsonargparse drops, see :func:`remember`."""
     kind = getattr(action, "_typehint", action.type)
-    target: Any = getattr(action, "function", object.__init__)
-    for name in action.dest.split("."):
+    target: Any
+    target, prefix = getattr(action, "origin", (object.__init__, ""))
+    for name in action.dest.removeprefix(prefix).split("."):
         found = get_type_hints(target, include_extras=True).get(name)
         target = next(
             (part.__init__ for part in (found, *get_args(found)) if inspect.isclass(part)), object.__init__
         )
-    return kind if found is None else found
+    return kind if kind is None or found is None else found
 
 
 def default_words(value: Any) -> str:

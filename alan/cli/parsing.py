@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser
 
-from alan.cli.help import HelpFormatter
+from alan.cli.help import HelpFormatter, remember
 from alan.errors import AlanError, ConfigError, nearest
 from alan.files import check_yaml_keys
 from alan.shipped import config_file
@@ -203,6 +203,14 @@ class Parser(ArgumentParser):
         if described:  # the options of a class
             options |= {"usage": SUPPRESS, "description": f"Options of {described.partition('=')[2]}"}
         super().__init__(*args, **{"formatter_class": HelpFormatter, **options})
+        self.described = described
+
+    def format_help(self, *args: Any) -> str:
+        """Format the help, with the bounds of the options of a class."""
+        option, _, path = self.described.partition("=")  # model.help=alan.parcels.RaptorModule
+        if (found := self._class(path)) is not None:
+            remember(self._actions, found.__init__, option.removesuffix("help"))
+        return super().format_help(*args)
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
         """Parse, and remember the arguments for the hints of :meth:`error`."""
@@ -298,6 +306,5 @@ def function_parser(function: Callable[..., Any], verb: str, epilog: str) -> Par
     parser.add_argument("--config", action="config", help="YAML file, or name of an installed one")
     parser.add_function_arguments(function, as_group=False)
     parser.functions = [function]
-    for action in parser._actions:
-        action.function = function  # type: ignore[attr-defined]  # its annotations hold the bounds for the help
+    remember(parser._actions, function)
     return parser

@@ -49,6 +49,7 @@ def test_an_option_has_one_form_and_no_markup(capsys):
 def test_options_of_a_group_state_their_bounds(capsys):
     assert "--loop.stop_iou STOP_IOU" in (out := show(capsys, "active", "run", "--help"))
     assert "(type: float > 0, <= 1 | null, default: null)" in out
+    assert "--loop CONFIG Path to a configuration file. --loop.functions" in out
 
 
 @pytest.mark.parametrize(
@@ -57,4 +58,4 @@ def test_options_of_a_group_state_their_bounds(capsys):
 def test_the_help_of_a_class_lists_its_options(args, capsys):
     out = show(capsys, *args)
     assert out.startswith("Options of alan.parcels.RaptorModule Train a RAPTOR head over a locked backbone")
-    assert "--model.lr LR Learning rate of Adam. (type: float, default: 0.005)" in out
+    assert "--model.lr LR Learning rate of Adam. (type: float > 0, default: 0.005)" in out
