@@ -21,7 +21,7 @@ _ENDINGS = {*VIDEOS, *PICTURES, *DICOM, ".gif", ".webp", ".nii", ".gz", ".json"}
 
 
 class PageClosedError(BaseException):
-    """The page that asked for a task was closed. The analysis does not take it for a failure of the file."""
+    """The page of a task was closed. It is no ``Exception``, so that it does not count as a failure of the file."""
 
 
 class Uploads:
@@ -83,7 +83,7 @@ class Uploads:
         self.opened(session)  # a page whose connection was lost for a while has been counted as closed
 
         def told(share: float, text: str) -> None:
-            if session not in self._open:
+            if session not in self._open or not self.root.is_dir():  # the page was closed, or the command ends
                 raise PageClosedError("the page was closed")
             progress(share, text)
 

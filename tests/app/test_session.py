@@ -64,7 +64,11 @@ def test_a_task_ends_when_its_page_is_closed(uploads):
     with pytest.raises(PageClosedError):
         progress(0.6, "decoding")
     assert told == [(0.5, "decoding")]
-    uploads.watched("one", lambda *step: None)(0.0, "decoding")  # a page that was only disconnected
+    again = uploads.watched("one", lambda *step: None)
+    again(0.0, "decoding")  # a page that was only disconnected
+    uploads.root.rmdir()
+    with pytest.raises(PageClosedError):
+        again(0.1, "decoding")
 
 
 @pytest.mark.parametrize(
