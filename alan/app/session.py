@@ -21,7 +21,7 @@ _ENDINGS = {*VIDEOS, *PICTURES, *DICOM, ".gif", ".webp", ".nii", ".gz", ".json"}
 
 
 class PageClosedError(BaseException):
-    """The page of a task was closed. It is no ``Exception``, so that it does not count as a failure of the file."""
+    """The page of a task was closed; no ``Exception``, so that it does not count as a failure of the file."""
 
 
 class Uploads:
