@@ -295,6 +295,9 @@ class Sandbox:
     def _small_cache(self, command):
         return ["--num_workers", 0, "--accelerator", "cpu"]
 
+    def _small_name(self, command):
+        return ["--label_patients", 2] if command.option("label_patients") else []
+
     def _small_demo(self, command):
         return ["--fast", "true", "--patients", 12, "--studies", 8]
 
