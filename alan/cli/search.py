@@ -28,5 +28,8 @@ def search(
 
     folder = run_search(out, space, data, training, study)
     from alan.report.search import write_search_report  # needs Optuna, which run_search checks for
+    from alan.search.results import BEST
 
     _log.info("report: %s", write_search_report(folder))
+    if (folder / BEST).is_file():
+        _log.info("to train the best point: alan fit --config %s --out FOLDER", folder / BEST)

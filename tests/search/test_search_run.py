@@ -63,6 +63,7 @@ def test_the_best_point_can_be_trained(tiny, alan, tmp_path):
     file = config(tiny, tmp_path)
     ran = alan("search", "--config", file, "--out", out)
     assert ran.code == 0, ran.err
+    assert f"alan fit --config {out / 'best.yaml'}" in ran.err
     assert ran.lines[0].endswith("space: 2 batch sizes = 2 points")
     table = pd.read_csv(out / "trials.csv")
     assert list(table["state"]) == ["complete"] * 2
