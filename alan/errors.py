@@ -52,6 +52,8 @@ class AlanWarning(UserWarning):
     """Something was skipped or looks wrong, and the work continues."""
 
 
+#: Warnings about code. Another thread may raise them while a file is read, and they say nothing about it.
+ABOUT_CODE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 #: Exceptions of the parsing of damaged content, by Python and by HDF5, safetensors and torch.
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
 

@@ -39,7 +39,7 @@ from alan.data.io.dicom_header import DicomReferences
 from alan.data.io.frames import CineStream, FrameSource, open_stream
 from alan.data.overlaid import paint_over
 from alan.data.store.frames import StoredFrames
-from alan.errors import DataError
+from alan.errors import ABOUT_CODE, DataError
 
 #: Smallest number of rows and of columns of a frame.
 _SMALLEST = 32
@@ -194,7 +194,8 @@ def open_loops(
         still = None if stills else _kind_of_stills(stream)
         if not kept or still is not None:
             raise NotALoopError(source.name, still if kept and still else left_out[0])
-        messages = dict.fromkeys(_unquoted(str(warning.message)) for warning in caught)
+        about = [warning for warning in caught if not issubclass(warning.category, ABOUT_CODE)]
+        messages = dict.fromkeys(_unquoted(str(warning.message)) for warning in about)
         notes = [source.redact(note) for note in (*messages, *stream.header.notes)]
         notes += filter(None, [source.note])
         notes += [f"a panel is left out: {verdict.kind}, {verdict.reason}" for verdict in left_out]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alan.errors import AlanWarning, ConfigError
+from alan.errors import ABOUT_CODE, AlanWarning, ConfigError
 from alan.files import redact
 from alan.progress import NO_BARS
 
@@ -140,7 +140,7 @@ def _handler(handler: logging.Handler, level: int, form: str = "%(message)s") ->
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str = "", *_: Any, **__: Any) -> None:
     """Show the package's warnings, and those of the libraries that read the user's files."""
-    third_party = not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning) and any(
+    third_party = not issubclass(category, ABOUT_CODE) and any(
         f"{os.sep}{package}{os.sep}" in filename for package in _READERS
     )
     if third_party or issubclass(category, AlanWarning):

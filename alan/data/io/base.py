@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.errors import SHORTAGE, AlanError, AlanWarning, DataError, ParameterError
+from alan.errors import ABOUT_CODE, SHORTAGE, AlanError, AlanWarning, DataError, ParameterError
 
 #: (row, column) size of a pixel in mm.
 Spacing = tuple[float, float]
@@ -234,7 +234,8 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
                 raise
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{source}: cannot be decoded ({reason[:200]}); {GET_AGAIN}") from error
-    for message in dict.fromkeys(_text(warning) for warning in caught):
+    about = [warning for warning in caught if not issubclass(warning.category, ABOUT_CODE)]
+    for message in dict.fromkeys(map(_text, about)):
         warnings.warn(message if str(source) in message else f"{source}: {message}", AlanWarning, stacklevel=3)
 
 

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from unittest.mock import Mock
@@ -261,3 +262,12 @@ def test_a_picture_that_cannot_be_opened_is_refused(tmp_path, monkeypatch, numbe
     kind = OSError if number in SHORTAGE else DataError
     with pytest.raises(kind, match=os.strerror(number)):
         read_picture(tmp_path / "a.png")
+
+
+def test_warnings_about_code_are_no_notes_on_a_file(tmp_path):
+    """Another thread may raise them, such as the server of the page."""
+    (tmp_path / "a.png").write_bytes(b"a")
+    with pytest.warns(AlanWarning) as caught, base.reading(tmp_path / "a.png", "picture"):
+        warnings.warn("an old argument", DeprecationWarning, stacklevel=1)
+        warnings.warn("an odd pixel", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in caught] == [f"{tmp_path / 'a.png'}: an odd pixel"]
