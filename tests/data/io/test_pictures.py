@@ -267,8 +267,12 @@ def test_a_picture_that_cannot_be_opened_is_refused(tmp_path, monkeypatch, numbe
 def test_warnings_about_code_are_no_notes_on_a_file(tmp_path):
     """Another thread may raise them, such as the server of the page."""
     (tmp_path / "a.png").write_bytes(b"a")
-    with warnings.catch_warnings(record=True) as caught, base.reading(tmp_path / "a.png", "picture"):
-        warnings.warn("an old argument", DeprecationWarning, stacklevel=1)
-        warnings.warn("an odd pixel", UserWarning, stacklevel=1)
+
+    def read():
+        with base.reading(tmp_path / "a.png", "picture"):
+            warnings.warn("an old argument", DeprecationWarning, stacklevel=1)
+            warnings.warn("an odd pixel", UserWarning, stacklevel=1)
+
+    with pytest.warns(AlanWarning) as caught:
+        read()
     assert [str(one.message) for one in caught] == [f"{tmp_path / 'a.png'}: an odd pixel"]
-    assert caught[0].category is AlanWarning
