@@ -123,7 +123,7 @@ class TestAssignSplits:
             assign_splits(["patient0001", "x"], {"train": "1-5, x, y"})
             assign_splits(["patient0001", "x"], {"train": "1", "val": "x"})
         (message,) = caplog.messages
-        assert message == "split train: 5 of 7 patients are missing: 2, 3, 4, ..."
+        assert message == "split train: 5 of 7 patients missing: 2, 3, 4, ..."
 
 
 def test_a_split_file_is_read(tmp_path):
