@@ -18,7 +18,17 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION as PHOTOMETRIC
 from PIL.TiffImagePlugin import TiffImageFile
 
 from alan.arrays import ByteArray
-from alan.data.io.base import GET_AGAIN, MAX_PIXELS, Cine, Header, check_size, known_rate, mean_frame_rate, reading
+from alan.data.io.base import (
+    GET_AGAIN,
+    MAX_PIXELS,
+    Cine,
+    Header,
+    check_size,
+    known_rate,
+    mean_frame_rate,
+    reading,
+    variable_rate,
+)
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.orientation import upright_picture
@@ -117,7 +127,9 @@ class PageFrames:
             return Header(notes=notes), mapping
         times = np.concatenate([[0.0], np.cumsum(shown)])
         fps = known_rate(mean_frame_rate(times))
-        return Header(fps, times=None if fps is None else times, notes=notes), mapping
+        if fps is None:
+            return Header(notes=notes), mapping
+        return Header(fps, times=times, notes=(*notes, *variable_rate(times))), mapping
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:

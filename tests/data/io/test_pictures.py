@@ -121,6 +121,18 @@ def test_a_grey_animation_with_transparency_is_read(tmp_path):
     assert np.abs(read_pages(tmp_path / "a.gif").frames.astype(int) - loop).max() <= 1
 
 
+@pytest.mark.parametrize(("durations", "notes"), [([20, 20, 20], 0), ([20, 30, 20], 1), ([0, 0, 0], 0)])
+def test_an_animation_has_the_times_at_which_its_frames_are_shown(tmp_path, durations, notes):
+    first, *others = (Image.fromarray(np.full((8, 8), 60 * n, np.uint8)) for n in range(3))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=others, duration=durations, loop=0)
+    cine = read_pages(tmp_path / "a.gif")
+    if durations[0]:
+        assert cine.times == pytest.approx(np.cumsum([0, *durations[:2]]) / 1000)
+    else:
+        assert cine.times is None
+    assert len([note for note in cine.notes if "variable frame rate" in note]) == notes
+
+
 def test_missing_pages_are_refused(tmp_path):
     (tmp_path / "junk.tif").write_bytes(b"II*\0junk")
     assert count_pages(tmp_path / "junk.tif") == 0
