@@ -24,7 +24,7 @@ from alan.extras import third_party
 from alan.files import atomic, fingerprint
 from alan.runs import plain
 
-_ULTRASOUND_LOOP = "1.2.840.10008.5.1.4.1.1.3.1"
+ULTRASOUND_LOOP = "1.2.840.10008.5.1.4.1.1.3.1"
 NAME = "ALAN"
 MAKER = {
     "manufacturer": NAME,
@@ -82,7 +82,7 @@ def write_segmentation(
     source.SharedFunctionalGroupsSequence, source.PerFrameFunctionalGroupsSequence = [shared], positions
     source.FrameOfReferenceUID = new_uid(digest, "space")
     sop_class = source.SOPClassUID
-    source.SOPClassUID = _ULTRASOUND_LOOP  # for a class of single frames, highdicom expects a position in space
+    source.SOPClassUID = ULTRASOUND_LOOP  # for a class of single frames, highdicom expects a position in space
     algorithm = hd.AlgorithmIdentificationSequence(
         NAME, code("DCM", "123110", "Artificial Intelligence"), __version__
     )
@@ -208,7 +208,7 @@ def make_source(
     pydicom = third_party("pydicom", "dicom")
     source = pydicom.Dataset()
     study, series, loop = (new_uid(digest, level) for level in ("study", "series", "loop"))
-    instance = references or DicomReferences(study, series, loop, _ULTRASOUND_LOOP)
+    instance = references or DicomReferences(study, series, loop, ULTRASOUND_LOOP)
     source.StudyInstanceUID, source.SeriesInstanceUID = instance.study, instance.series
     source.SOPInstanceUID, source.SOPClassUID = instance.instance, instance.sop_class
     source.PatientID, source.PatientName = result.patient, f"{result.patient}^"

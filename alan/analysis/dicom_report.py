@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from alan._version import __version__
-from alan.analysis.dicom import HEART, MAKER, NAME, code, make_source, new_uid, save_object, with_uid
+from alan.analysis.dicom import (
+    HEART,
+    MAKER,
+    NAME,
+    ULTRASOUND_LOOP,
+    code,
+    make_source,
+    new_uid,
+    save_object,
+    with_uid,
+)
 from alan.analysis.results import Flag, LoopResult, Measure, Measurements, PatientResult
 from alan.data.io.dicom_header import MAY_BE_EMPTY, DicomReferences
 from alan.extras import third_party
@@ -141,6 +151,8 @@ def _write_report(
         digest: Text from which new UIDs are derived.
     """
     sr = third_party("highdicom.sr", "dicom")
+    classes = {image.SOPInstanceUID: image.SOPClassUID for image in images}
+    images = [with_uid(image, "SOPClassUID", ULTRASOUND_LOOP) for image in images]  # highdicom refuses old classes
     observer = sr.ObserverContext(
         code("DCM", "121007", "Device"),
         sr.DeviceObserverIdentifyingAttributes(new_uid("alan-echo", __version__), NAME, NAME, "alan-echo"),
@@ -170,6 +182,12 @@ def _write_report(
         is_complete=True,
         **MAKER,
     )
+
+    def restore(dataset: Any, element: Any) -> None:
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = classes.get(dataset.ReferencedSOPInstanceUID, element.value)
+
+    written.walk(restore)
     if result.flags:
         scheme = third_party("pydicom", "dicom").Dataset()
         scheme.CodingSchemeDesignator, scheme.CodingSchemeName = _OWN, "Quality flags of alan-echo"

@@ -196,6 +196,7 @@ def without_pixels(modality, *lacking, **elements):
 
 DAMAGED |= {
     "an image without pixels": (without_pixels("US"), "a DICOM file without pictures"),
+    "an image without pixels of any modality": (without_pixels("DOEJANE"), "without pictures, perhaps cut off"),
     "an image without pixels and size": (without_pixels("US", "Rows", SOPClassUID=CINE), "without pictures"),
     "no pixels and no class": (without_pixels("US", "Rows"), "without pictures"),
 }

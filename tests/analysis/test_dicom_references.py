@@ -126,7 +126,21 @@ def test_a_file_without_uids_is_treated_like_other_formats(tmp_path, missing):
     assert Source(tmp_path / "a.avi", "p1", "loop1").references(keep=True) is None
 
 
-@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.7", CLASS])
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI:UserWarning")
+def test_a_class_that_is_no_uid_reaches_no_object(tmp_path):
+    assert made_source(tmp_path, 1, SOPClassUID="DOE^JANE").references(keep=False) is None
+
+
+@pytest.mark.parametrize(
+    "sop_class",
+    [
+        "1.2.840.10008.5.1.4.1.1.6.1",
+        "1.2.840.10008.5.1.4.1.1.7",
+        "1.2.840.10008.5.1.4.1.1.6",  # retired
+        "1.3.46.670589.2.5.1.9",  # private
+        CLASS,
+    ],
+)
 def test_a_still_of_any_class_gets_objects_that_refer_to_it_as_a_whole(tmp_path, sop_class):
     source = made_source(tmp_path, 1, SOPClassUID=sop_class)
     loop = MadeLoop(n_frames=1)
@@ -138,6 +152,13 @@ def test_a_still_of_any_class_gets_objects_that_refer_to_it_as_a_whole(tmp_path,
         assert (study, series) == (STUDY, SERIES)
         assert instance.ReferencedSOPClassUID == sop_class
         assert "ReferencedFrameNumber" not in instance
+    (group,) = srread(tmp_path / "loops" / "loop1" / "measurements.dcm").content.get_image_measurement_groups()
+    assert {image.referenced_sop_class_uid for image in group.source_images} == {sop_class}
+    paths = [tmp_path / "loops" / "loop1" / f"{name}.dcm" for name in ("measurements", "segmentation")]
+    write_patient_measurements(tmp_path / "patient.dcm", made_patient(loops=("loop1",)), paths)
+    (study,) = pydicom.dcmread(tmp_path / "patient.dcm").CurrentRequestedProcedureEvidenceSequence
+    classes = {i.ReferencedSOPClassUID for s in study.ReferencedSeriesSequence for i in s.ReferencedSOPSequence}
+    assert classes == {sop_class, *(one.SOPClassUID for one in objects)}
     assert objects[0].pixel_array.any()
 
 

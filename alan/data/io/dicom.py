@@ -120,10 +120,9 @@ class DicomFrames:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise DataError(f"{path}: holds pixels of floating point; export them as integers")
         if "PixelData" not in dataset:
-            modality = str(dataset.get("Modality") or "no modality")
             if not _is_image(dataset):
-                raise NoPicturesError(path, modality)
-            raise DataError(f"{path}: a DICOM file without pictures ({modality}), perhaps cut off; {GET_AGAIN}")
+                raise NoPicturesError(path, str(dataset.get("Modality") or "no modality"))
+            raise DataError(f"{path}: a DICOM file without pictures, perhaps cut off; {GET_AGAIN}")
         self._stated = attribute_number(dataset, "NumberOfFrames")
         self._count = 1 if self._stated is None else int(self._stated)
         if self._count < 1:

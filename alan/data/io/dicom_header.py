@@ -338,7 +338,7 @@ def read_references(path: Path, *others: Path, keep: bool) -> DicomReferences | 
             for all files of a study or a series, and nothing else.
 
     Returns:
-        The references; None if the file states no study, series, instance or class.
+        The references; None if the file states no study, series, instance or (valid) class.
     """
     pydicom = third_party("pydicom", "dicom")
     uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -350,7 +350,7 @@ def read_references(path: Path, *others: Path, keep: bool) -> DicomReferences | 
         elements = {name: str(header.get(name) or "") for name in _STUDY if keep}
         more = (pydicom.dcmread(other, force=True, specific_tags=uids[2:3]) for other in others)
         frames = (instance, *(str(header.get("SOPInstanceUID") or "") for header in more))
-    if not all((study, series, sop_class, *frames)):
+    if not all((study, series, *frames)) or not third_party("pydicom.uid", "dicom").UID(sop_class).is_valid:
         return None
     if not keep:
         study, series, frames = uid_key(study), uid_key(series), tuple(map(uid_key, frames))

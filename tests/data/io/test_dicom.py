@@ -262,7 +262,7 @@ def test_jpeg_of_12_bits_is_to_be_exported_uncompressed(tmp_path, write, grey):
 def test_encapsulated_pixels_without_their_end_are_refused(write, grey):
     path = compressed(write(grey), grey, 3)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(DataError, match=r"a DICOM file without pictures .* perhaps cut off; get the file"):
+    with pytest.raises(DataError, match=r"a DICOM file without pictures, perhaps cut off; get the file"):
         read_dicom(path)
 
 
