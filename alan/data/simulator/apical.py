@@ -38,6 +38,14 @@ _THIN_PERICARDIUM, _THIN_LEAFLETS = 0.35, 0.6
 _SLACK = 0.25
 #: Half the relative difference between the inferior and the anterior wall (A2C), as annotators draw it.
 _INFERIOR_THICKER = 0.05
+#: Distances in cm, at end-diastole and at end-systole, by which borders in the picture lie outside those that
+#: annotators draw: the apex of the cavity and of the wall, the inner and the outer border of the lateral (A4C) or
+#: anterior wall (A2C). The upper border of the left atrium and the end of the wall lie nearer to the apex.
+_APEX, _WALL_APEX = (0.15, 0.9), (0.15, 0.45)
+_INNER, _OUTER = (0.0, 0.45), (0.03, 0.25)
+_PLANE, _WALL_END = (0.2, 0.0), (0.45, 0.0)
+#: The same for half the width and the roof of the left atrium in A2C, at all times.
+_ATRIUM_SIDE, _ATRIUM_ROOF = 0.35, 0.2
 
 
 class ApicalScene(Scene):
@@ -69,6 +77,11 @@ class ApicalScene(Scene):
     @override
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:
         p, R, L = self.patient, self.radius, self.length
+        margin = self.pose.margin if lines else 0.0  # labels are as annotators draw them
+
+        def beyond(distance: tuple[float, float]) -> Tensor:
+            return margin * (distance[0] + (distance[1] - distance[0]) * self.contraction)
+
         sin, cos = math.sin(self.pose.rotation), math.cos(self.pose.rotation)
         dx, dz = x - self.pose.apex_x, z - (self.pose.apex_z + 0.25 * self.contraction)
         u = cos * dz - sin * dx
@@ -76,23 +89,29 @@ class ApicalScene(Scene):
         v = straight - self.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
         across = v.abs()
 
-        inner = R * profile(u / L, self.widest, self.taper)
+        raised = beyond(_APEX)
+        inner = R * profile((u + raised) / (L + raised), self.widest, self.taper)
+        inner = inner * (1 + beyond(_INNER) / R * (v > 0))
         base = R * (1 - self.taper)
         plane = L + p.base_tilt * torch.clamp(v, -3.0, 3.0)
         wall = self.wall * (1 - self.asymmetry * torch.sign(v))
-        outer = (R + wall) * profile((u + self.cap) / (L + self.cap), self.widest, 0.6 * self.taper)
-        outer = torch.maximum(outer, inner + 0.4 * wall) * (u + self.cap > 0)
+        cap = self.cap + beyond(_WALL_APEX)
+        outer = (R + wall) * profile((u + cap) / (L + cap), self.widest, 0.6 * self.taper)
+        outer = outer * (1 + beyond(_OUTER) / (R + wall) * (v > 0))
+        outer = torch.maximum(outer, inner + 0.4 * wall) * (u + cap > 0)
         cavity = (across < inner) & (u < plane)
-        muscle = (across < outer) & (u < plane + p.wall_end)
+        muscle = (across < outer) & (u < plane + p.wall_end - beyond(_WALL_END))
 
+        wider = 0.0 if self.four_chamber else margin
         roof = p.length + self.pose.atrium_size * p.atrium_length  # the roof of the atria does not move
+        roof = roof + wider * _ATRIUM_ROOF
         half = 0.5 * (roof - L)
         size = self.pose.atrium_size * (1.0 if self.four_chamber else _NARROW_ATRIUM)
-        width = size * p.atrium_width * (1 + 0.14 * self.contraction)
+        width = size * p.atrium_width * (1 + 0.14 * self.contraction) + wider * _ATRIUM_SIDE
         lean = v + (p.atrium_tilt if self.four_chamber else 0.0) * (u - L)
         atrium = ellipse_distance(u, lean, (L + 0.92 * half, self.pose.atrium_offset), (half, width))
         neck = torch.maximum(lean.abs() - 0.92 * base, u - L - 0.7 * half)
-        atrium = torch.maximum(torch.minimum(atrium, neck), plane - u)
+        atrium = torch.maximum(torch.minimum(atrium, neck), plane - beyond(_PLANE) - u)
 
         groove = ellipse_distance(u, across, (L + 0.15, base + 0.25), (0.45 + 0 * L, 0.5 + 0 * L)) < 0
         labels = torch.zeros(u.shape, dtype=torch.uint8)
@@ -109,11 +128,11 @@ class ApicalScene(Scene):
         lining = (across > inner - rough) & (u < 0.8 * L)
         labels.masked_fill_(cavity & (lining | (papillary < 0)), PAPILLARY)
         free = right[2] if right is not None else None
-        boost = self._boost(u, v, inner, outer)
+        boost = self._boost(u + raised, v, inner, outer)
         veil = torch.where(
             atrium < 0,
             self.pose.atrium_veil * (1 - self.contraction),
-            self.pose.apex_veil * (0.3 + 0.7 * self.contraction) * torch.exp(-(6 * u / L).square())
+            self.pose.apex_veil * (0.3 + 0.7 * self.contraction) * torch.exp(-(6 * (u + raised) / L).square())
             + self.pose.border_veil * (0.15 + 0.85 * self.contraction) * self._border(u, across, inner),
         )
         return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost, veil)

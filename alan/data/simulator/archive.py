@@ -31,7 +31,7 @@ else:
 #: Marker file of a simulated archive, and folder of the rows of finished patients until the archive is complete.
 MARKER, PARTS = SIMULATION, ".simulation"
 #: Incremented when the same arguments give other bytes.
-SCHEMA = "alan-simulation/3"
+SCHEMA = "alan-simulation/4"
 
 
 @bounded

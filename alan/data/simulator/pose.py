@@ -37,6 +37,8 @@ class ApicalPose:
         rim_fade: Fraction of the echo lost at the inner border of basal walls, less at mid level, none in their
             depth.
         deep_gain: Relative gain of the echo in the depth of walls below the apex.
+        margin: Factor on the distances by which borders in the picture lie outside those that annotators draw; with
+            0, labels follow the picture.
     """
 
     apex_x: float
@@ -58,6 +60,7 @@ class ApicalPose:
     border_veil: float
     rim_fade: float
     deep_gain: float
+    margin: float = 1.0
 
     @classmethod
     def sample(cls, patient: PatientAnatomy, four_chamber: bool, rng: np.random.Generator) -> ApicalPose:

@@ -91,7 +91,8 @@ class Scene(abc.ABC):
         Args:
             x: (1, P) lateral position in cm.
             z: (1, P) depth in cm.
-            lines: Whether to compute leaflets, pericardium and boost besides the labels.
+            lines: Whether to paint the picture, with leaflets, pericardium, boost and veil, instead of the labels,
+                whose borders may lie elsewhere.
         """
 
     def long_axis(self) -> Tensor | None:

@@ -5,9 +5,12 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import torch
 
 from alan.data.simulator import ApicalPose, PatientAnatomy, Physics, simulate_sequence
 from alan.data.simulator.acquisition import Acquisition, Shadow
+from alan.data.simulator.apical import ApicalScene
+from alan.data.simulator.cycle import Cycle
 from alan.data.structures import label_value
 from alan.errors import ParameterError
 
@@ -32,6 +35,7 @@ POSE_ECHO = {
     "atrium_veil",
     "apex_veil",
     "border_veil",
+    "margin",
 }
 GEOMETRY = {"depth", "half_angle", "start", "margin_depth", "margin_width"}
 
@@ -180,3 +184,18 @@ def test_the_apical_half_narrows_more_than_the_basal_half():
             widths.append(np.divide(*((one.labels[frame][row] == LV).sum() for row in (apical, basal))))
         ratios.append(widths[1] / widths[0])
     assert ratios[1] < ratios[0] - 0.05
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+def test_the_picture_extends_beyond_what_annotators_draw(margin):
+    """Along the axis, the cavity in the picture begins 0.15 cm (ED) and 0.9 cm (ES) above that of the labels."""
+    cycle = Cycle.systole(2, np.random.default_rng(0))
+    pose = ApicalPose.sample(PATIENT, True, np.random.default_rng(1))
+    upright = replace(pose, rotation=0.0, apex_x=0.0, margin=margin)
+    scene = ApicalScene(replace(PATIENT, trabeculae=0.0, papillary=0.0), cycle, upright, four_chamber=True)
+    depth = torch.linspace(upright.apex_z - 1.5, upright.apex_z + 1.0, 2501)[None]
+    tops = [
+        [depth[0, row.nonzero()[0, 0]] for row in scene.paint(0 * depth, depth, lines=lines).label_map() == LV]
+        for lines in (False, True)
+    ]
+    np.testing.assert_allclose(np.subtract(*tops), [0.15 * margin, 0.9 * margin], atol=0.02)
