@@ -46,9 +46,9 @@ _TOUCHING = 0.25
 #: Share of the highest two rows of the ventricle on the border of the sector, above which its apex may be cut off.
 #: None of the outlines of CAMUS patients 0001-0350 is above it, and 3 of 1,396 manual ones.
 _TOP_TOUCHING = 0.5
-#: Contrast of the parcels across an outline below which it is doubtful; 6.5% of the outlines of CAMUS patients
+#: Contrast of the parcels across an outline below which it is doubtful; 5.5% of the outlines of CAMUS patients
 #: 0301-0350 are below it (tests/benchmarks/bench_doubt.py).
-UNCLEAR = 0.72
+UNCLEAR = 0.7
 #: Width of the ring around an outline whose parcels are compared with those inside, as a share of the frame.
 _RING = 1 / 14
 _SHORT = 1.35

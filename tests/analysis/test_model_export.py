@@ -25,7 +25,7 @@ def exported(tmp_path_factory):
 @pytest.fixture(scope="module")
 def loops(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loops")
-    for seed, view in enumerate(("A4C", "A2C"), start=2):
+    for seed, view in enumerate(("A4C", "A2C"), start=5):
         clip = simulate_sequence(view, seed, n_frames=24, beats=1.2, size=(160, 200), seed=seed)
         write_avi(folder / f"{view}.avi", clip.frames, clip.fps)
     return folder

@@ -11,8 +11,8 @@ With ``--calibrate`` the spread in a manifest is raised to what the manual masks
 ``bench_ef.py --calibrate``, which measures the spread on simulated loops:
 python tests/benchmarks/bench_camus_ef.py --store data/camus.h5 --calibrate checkpoints/alan-sim.model.json
 
-With ``--recalibrate`` measures whose intervals hold in less than 85% of these planes and of those of every second
-training patient get the spread that they need, if it holds on the other half of the training patients:
+With ``--recalibrate`` measures whose intervals do not hold in 85 to 95% of these planes and of those of every
+second training patient get the spread that they need, if it holds on the other half of the training patients:
 python tests/benchmarks/bench_camus_ef.py --store data/camus.h5 --recalibrate checkpoints/alan-sim.model.json
 """
 
@@ -249,7 +249,7 @@ def needed_spread(name, planes, confidence):
 def recalibrate(path, model, planes):
     """Measure the spread of measures anew on more patients, and write it if it holds on others.
 
-    Measures whose intervals hold in less than 85% of the planes of the validation patients and of every second
+    Measures whose intervals do not hold in 85 to 95% of the planes of the validation patients and of every second
     patient of the training split get the spread that these planes need on average. It is written into the manifest
     if the intervals then hold in 85 to 95% of the planes of the other patients.
 

@@ -37,8 +37,8 @@ class ApicalPose:
         rim_fade: Fraction of the echo lost at the inner border of basal walls, less at mid level, none in their
             depth.
         deep_gain: Relative gain of the echo in the depth of walls below the apex.
-        margin: Factor on the distances by which borders in the picture lie outside those that annotators draw; with
-            0, labels follow the picture.
+        margin: Factor on the distances by which borders in the picture lie outside those that annotators draw; 0
+            draws the picture as the labels are.
     """
 
     apex_x: float
