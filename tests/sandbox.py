@@ -97,9 +97,10 @@ class Command:
 
     @property
     def signature(self):
-        """Identify a kind of command: everything but values, except for the structures."""
+        """Identify a kind of command: everything but values, except for the structures and the phases."""
         name = self.name.removeprefix("configs/").removesuffix(".yaml")
-        options = {f"structures={text}" if key == "structures" else key for key, text in self.options.items()}
+        told = ("structures", "phases")
+        options = {f"{key}={text}" if key in told else key for key, text in self.options.items()}
         return (self.verb, name, *sorted(options))
 
 

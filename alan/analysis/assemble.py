@@ -39,7 +39,7 @@ def assemble_model(
     Args:
         parcels: Path or name of the parcel model.
         white_boxes: Run folders of ``alan name`` on these parcels; each structure in one of them, with one white
-            box for each phase or one for both.
+            box for each phase or one for both, or each of its phases in another one.
         out: Folder of the model.
         views: Views that the white boxes serve, such as A4C.
         bank: Frame stores of simulated archives whose frames form the bank of views; null for a model that does

@@ -110,16 +110,16 @@ def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
     """Read the white boxes of runs of ``alan name``.
 
     Args:
-        folders: The run folders, each with other structures.
+        folders: The run folders. Each structure is in one of them, or its white boxes of ED and of ES are in two.
 
     Returns:
         Mapping from structure to its white boxes, in the order of the folders.
 
     Raises:
-        ConfigError: Two folders have a white box of the same structure.
-        DataError: A folder holds no such run, or white boxes of one phase only.
+        ConfigError: Two folders have a white box of the same structure and phase.
+        DataError: A folder holds no such run, or there is a white box of one phase only.
     """
-    found: dict[str, PhaseBoxes] = {}
+    found: dict[str, dict[str, ParcelSegmenter]] = {}
     for folder in map(Path, folders):
         try:
             config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
@@ -128,14 +128,18 @@ def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
             raise DataError(f"{folder}: not a run of `alan name` (it has no {CONFIG}): give its folder") from error
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise DataError(f"{folder}: not a run of `alan name` ({error}): give its folder") from error
-        if phases and sorted(phases) != sorted(PHASES):
-            raise DataError(f"{folder}: white boxes for {', '.join(phases)} only: name both phases, or none")
         for name in structures:
-            if name in found:
+            read = {
+                phase: ParcelSegmenter.from_json(folder / f"{box_name(name, phase)}.json")
+                for phase in phases or ("",)
+            }
+            boxes = read if phases else dict.fromkeys(PHASES, read[""])
+            if found.setdefault(name, {}).keys() & boxes.keys():
                 raise ConfigError(f"{folder}: another folder has a white box of {name} too: give one of them")
-            boxes = [
-                ParcelSegmenter.from_json(folder / f"{box_name(name, phase)}.json") for phase in phases or ("",)
-            ]
-            by_phase = dict(zip(phases or PHASES, boxes * (1 if phases else 2), strict=True))
-            found[name] = PhaseBoxes(by_phase["ED"], by_phase["ES"])
-    return found
+            found[name] |= boxes
+    for name, boxes in found.items():
+        if lacking := [phase for phase in PHASES if phase not in boxes]:
+            raise DataError(
+                f"there is no white box of {name} for {lacking[0]}: give the folder of this phase, or name both"
+            )
+    return {name: PhaseBoxes(boxes["ED"], boxes["ES"]) for name, boxes in found.items()}

@@ -9,20 +9,23 @@ import pytest
 
 from alan.analysis import AnalysisModel, Manifest
 from alan.analysis.bank import draw_archive
+from alan.analysis.phase_boxes import read_boxes
 from alan.analysis.views import CLASSES
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore
 from alan.downstream import ParcelSegmenter
+from alan.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
 def named(tiny, tmp_path_factory):
-    """Runs of ``alan name``: the ventricle for each phase, the walls for both."""
+    """Runs of ``alan name``: the ventricle for each phase and for one, the walls for both."""
     folder = tmp_path_factory.mktemp("named")
     common = ["name", "--parcels", tiny.parcels(), "--store", tiny.store("camus"), "--share_above=0.02"]
     for run, options in {
         "lv": ["--structures=[lv]", "--phases=[ED, ES]"],
         "wall": ["--structures=[myo, la]"],
+        "lv_ES": ["--structures=[lv]", "--phases=[ES]"],
     }.items():
         assert main([*map(str, common), "--out", str(folder / run), *options]) == 0
     return folder
@@ -47,6 +50,19 @@ def test_an_assembled_model_can_be_moved(tiny, alan, command, named, tmp_path):
         source = ParcelSegmenter.from_json(named / f"{name}.json").selector_
         assert box.selector_.interior_.tolist() == source.interior_.tolist()
         assert box.selector_.share_ == pytest.approx(source.share_, abs=1e-4)
+
+
+def test_white_boxes_of_the_phases_may_lie_in_two_folders(named):
+    whole, (ed, es) = read_boxes([named / "lv"])["lv"], (named / "lv_ED", named / "lv_ES")
+    shutil.copytree(named / "lv", ed)
+    (ed / "config.yaml").write_text("structures: [lv]\nphases: [ED]\n", encoding="utf-8")
+    split = read_boxes([ed, es])["lv"]
+    for box, same in ((split.ed, whole.ed), (split.es, whole.es)):
+        assert box.selector_.interior_.tolist() == same.selector_.interior_.tolist()
+    with pytest.raises(DataError, match="no white box of lv for ES: give the folder of this phase"):
+        read_boxes([ed])
+    with pytest.raises(ConfigError, match="another folder has a white box of lv too"):
+        read_boxes([named / "lv", es])
 
 
 def test_a_repeated_run_changes_nothing_and_a_different_one_is_refused(alan, command, tmp_path):
