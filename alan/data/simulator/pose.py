@@ -60,7 +60,7 @@ class ApicalPose:
     border_veil: float
     rim_fade: float
     deep_gain: float
-    margin: float = 1.0
+    margin: float
 
     @classmethod
     def sample(cls, patient: PatientAnatomy, four_chamber: bool, rng: np.random.Generator) -> ApicalPose:
@@ -94,4 +94,5 @@ class ApicalPose:
             border_veil=(0.12 if four_chamber else 0.2) * rng.uniform(),
             rim_fade=rng.uniform(0.4, 0.9),
             deep_gain=rng.uniform(0.0, 0.5) if four_chamber else rng.uniform(0.3, 1.5),
+            margin=1.0,
         )
