@@ -84,6 +84,17 @@ def open_parcels(page):
     page.locator("#parcels-picture img").first.wait_for(timeout=LONG)
 
 
+def scroll_to(page, row):
+    """Scroll the table of parcels to a row; the page holds no others than those in sight."""
+    page.locator("#parcels-table").hover()
+    for _ in range(30):
+        if row.count():
+            break
+        page.mouse.wheel(0, 150)
+        page.wait_for_timeout(200)
+    return row.first
+
+
 def click_at(page, across, down):
     image = page.locator("#parcels-picture img").first
     box = image.bounding_box()
@@ -112,7 +123,7 @@ def test_a_click_on_a_parcel_changes_the_outline(page, tmp_path):
     page.locator("#parcels-undo").click()
     assert changed(page, "parcels-numbers", stepped) == before
     number = page.get_by_text(str(opinion["parcels"][0]["id"]), exact=True)
-    page.locator("#parcels-table [data-col='0']").filter(has=number).first.click()  # by its row
+    scroll_to(page, page.locator("#parcels-table [data-col='0']").filter(has=number)).click()  # by its row
     page.wait_for_timeout(1500)
     page.locator("#parcels-turn").click()
     assert changed(page, "parcels-numbers", before) == after
