@@ -175,15 +175,7 @@ def bound_words(metadata: tuple[Any, ...]) -> str:
         >>> bound_words((Interval(ge=0, lt=1),))
         '>= 0, < 1'
     """
-    low, high = _ends(metadata)
-    if isinstance(low, Ge) and isinstance(high, Le):
-        return f"{low.ge} to {high.le}"
-    words = []
-    if low is not None:
-        words.append(f">= {low.ge}" if isinstance(low, Ge) else f"> {low.gt}")
-    if high is not None:
-        words.append(f"<= {high.le}" if isinstance(high, Le) else f"< {high.lt}")
-    return ", ".join(words)
+    return _closed(metadata) or ", ".join(_each(metadata, {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}))
 
 
 def _fits(value: Any, limit: Any) -> bool:
@@ -199,22 +191,26 @@ def _fits(value: Any, limit: Any) -> bool:
     raise TypeError(f"{limit} is not a bound: use Ge, Gt, Le, Lt or Interval")
 
 
-def _ends(metadata: tuple[Any, ...]) -> tuple[Ge | Gt | None, Le | Lt | None]:
-    """Return the lower and the upper limit."""
-    limits = _limits(metadata)
-    low = next((limit for limit in limits if isinstance(limit, (Ge, Gt))), None)
-    return low, next((limit for limit in limits if isinstance(limit, (Le, Lt))), None)
+def _closed(metadata: tuple[Any, ...]) -> str:
+    """Write an interval that contains both of its ends; empty if it does not."""
+    ends = {type(limit): limit for limit in _limits(metadata)}
+    return f"{ends[Ge].ge} to {ends[Le].le}" if {Ge, Le} <= ends.keys() else ""
+
+
+def _each(metadata: tuple[Any, ...], words: Mapping[type, str]) -> list[str]:
+    """Write the lower and the upper limit, each after the word of its kind."""
+    return [
+        f"{word} {getattr(limit, kind.__name__.lower())}"
+        for kind, word in words.items()
+        for limit in _limits(metadata)
+        if isinstance(limit, kind)
+    ]
 
 
 def _in_words(base: Any, metadata: tuple[Any, ...]) -> str:
     """Describe the accepted values, such as ``a whole number from 2 to 254``."""
-    low, high = _ends(metadata)
     noun = "a whole number" if base is int else "a number"
-    if isinstance(low, Ge) and isinstance(high, Le):
-        return f"{noun} from {low.ge} to {high.le}"
-    words = []
-    if low is not None:
-        words.append(f"of at least {low.ge}" if isinstance(low, Ge) else f"above {low.gt}")
-    if high is not None:
-        words.append(f"of at most {high.le}" if isinstance(high, Le) else f"below {high.lt}")
-    return f"{noun} {' and '.join(words)}".rstrip()
+    if closed := _closed(metadata):
+        return f"{noun} from {closed}"
+    words = {Ge: "of at least", Gt: "above", Le: "of at most", Lt: "below"}
+    return f"{noun} {' and '.join(_each(metadata, words))}".rstrip()
