@@ -35,7 +35,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *ROOT.glob("checkpoints/*.md"),
-    *ROOT.glob("docs/[!_]*/*.md"),
+    *ROOT.glob("docs/[!_]*/**/*.md"),
 ]
 PAGES = sorted(page.relative_to(ROOT).as_posix() for page in [*PAGES, ROOT / "docs" / "index.md"])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -219,11 +219,30 @@ def read(page):
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_links_lead_to_existing_files():
+def test_links_lead_to_existing_sections():
     """Of files that Sphinx does not read; it checks the others."""
-    for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "checkpoints/README.md"):
-        for target in re.findall(r"\]\(([^)#]+)", read(page)):
-            assert "://" in target or (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+    cards = [page for page in PAGES if page.startswith("checkpoints/")]
+    for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", *cards):
+        for target in re.findall(r"\]\(([^)]+)\)", read(page)):
+            if "://" not in target:
+                path, _, section = target.partition("#")
+                linked = (ROOT / page).parent.joinpath(path) if path else ROOT / page
+                assert linked.exists(), f"{page}: {target}"
+                assert not section or section in sections(linked), f"{page}: {target}"
+
+
+def sections(page):
+    """Anchors of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_pages_that_code_and_configurations_name_exist():
+    files = [path for folder in ("alan", "configs", "tests") for path in (ROOT / folder).rglob("*.[py]*")]
+    for path in [*files, *ROOT.glob("checkpoints/*.md"), ROOT / "Makefile"]:
+        if path.suffix in {"", ".py", ".pyi", ".yaml", ".md"}:
+            for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text(encoding="utf-8")):
+                assert (ROOT / page).exists(), f"{path}: {page}"
 
 
 def test_facts_of_the_demonstration_agree():

@@ -1,12 +1,12 @@
 """Dice of models on annotated A4C and A2C frames, without any label, and the views that they name.
 
-The store holds both views (``alan prepare --kind camus``). Three kinds of masks are measured: those of the lists
-for each phase (``alan analyze``), for shipped models those of one list for both phases (``alan segment``), and the
-tissue to which the network gives the largest probability. Intervals are over patients. The last lines set the mean
-Dice over views, structures and phases beside the CPU time of a frame on one thread, and divide one by the other. A
-view without lists of its own takes those of the first one.
+The store holds both views (``alan prepare --config prepare/camus_views``). Three kinds of masks are measured:
+those of the lists for each phase (``alan analyze``), for shipped models those of one list for both phases (``alan
+segment``), and the tissue to which the network gives the largest probability. Intervals are over patients. The
+last lines set the mean Dice over views, structures and phases beside the CPU time of a frame on one thread, and
+divide one by the other. A view without lists of its own takes those of the first one.
 
-python tests/benchmarks/bench_camus_dice.py --store data/camus.h5 --split val --model alan-sim alan-sim-small
+python tests/benchmarks/bench_camus_dice.py --store data/camus_views.h5 --split val --model alan-sim alan-sim-small
 """
 
 import argparse

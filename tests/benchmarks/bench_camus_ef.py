@@ -1,19 +1,19 @@
 """Ejection fraction of CAMUS patients at given ED and ES frames: no label, a few labels, manual masks.
 
-The store holds both views (``alan prepare --kind camus``). Labels are drawn from one split, and patients are
-measured on another; references are the ejection fraction of the release and that of the manual masks. Labelled
-patients serve in two ways: their masks update the white boxes, or their ejection fractions (of the release)
-calibrate the measured ones by a line.
+The store holds both views (``alan prepare --config prepare/camus_views``). Labels are drawn from one split, and
+patients are measured on another; references are the ejection fraction of the release and that of the manual masks.
+Labelled patients serve in two ways: their masks update the white boxes, or their ejection fractions (of the
+release) calibrate the measured ones by a line.
 
-python tests/benchmarks/bench_camus_ef.py --store data/camus.h5 --labels_from train --split val
+python tests/benchmarks/bench_camus_ef.py --store data/camus_views.h5 --labels_from train --split val
 
 With ``--calibrate`` the spread in a manifest is raised to what the manual masks of the split need; run it after
 ``bench_ef.py --calibrate``, which measures the spread on simulated loops:
-python tests/benchmarks/bench_camus_ef.py --store data/camus.h5 --calibrate checkpoints/alan-sim.model.json
+python tests/benchmarks/bench_camus_ef.py --store data/camus_views.h5 --calibrate checkpoints/alan-sim.model.json
 
 With ``--recalibrate`` measures whose intervals do not hold in 85 to 95% of these planes and of those of every
 second training patient get the spread that they need, if it holds on the other half of the training patients:
-python tests/benchmarks/bench_camus_ef.py --store data/camus.h5 --recalibrate checkpoints/alan-sim.model.json
+python tests/benchmarks/bench_camus_ef.py --store data/camus_views.h5 --recalibrate checkpoints/alan-sim.model.json
 """
 
 import argparse

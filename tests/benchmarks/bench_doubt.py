@@ -2,14 +2,14 @@
 
 The contrast of an outline is the mean share of its parcels less that of a ring around it; `alan analyze` doubts
 outlines with less than alan.analysis.quality.UNCLEAR. The store is that of prepare/camus_views:
-python tests/benchmarks/bench_doubt.py --store data/camus.h5 --split val
+python tests/benchmarks/bench_doubt.py --store data/camus_views.h5 --split val
 
 Then it prints how well biplane ejection fractions agree with the manual masks if those of the two planes of a
 patient differ by more than a bound; `alan analyze` doubts them from alan.analysis.patients.PLANES_DIFFER on.
 
 With ``--intervals`` the 90% intervals of planes with and without a doubtful outline are measured on every second
 patient, from the first (0) or from the second (1) on:
-python tests/benchmarks/bench_doubt.py --store data/camus.h5 --split train --intervals 1
+python tests/benchmarks/bench_doubt.py --store data/camus_views.h5 --split train --intervals 1
 """
 
 import argparse

@@ -3,7 +3,7 @@
 Outlines of one phase or one view are replaced by the manual ones, and the reference is the ejection fraction of
 the manual outlines. How far apex and base move from end-diastole to end-systole is compared with simulated loops.
 
-python tests/benchmarks/bench_ef_causes.py --store data/camus.h5 --split val
+python tests/benchmarks/bench_ef_causes.py --store data/camus_views.h5 --split val
 
 --movement compares the movement only, without a model.
 """

@@ -1,7 +1,7 @@
 """Resemblance of numbered pictures: neighbouring frames of loops, and stills of different CAMUS patients.
 
 `alan analyze` takes numbered pictures for a loop from a resemblance of 0.75 on. The store holds both views:
-python tests/benchmarks/bench_series.py --store data/camus.h5
+python tests/benchmarks/bench_series.py --store data/camus_views.h5
 """
 
 import argparse
