@@ -231,6 +231,14 @@ def test_links_lead_to_existing_sections():
                 assert not section or section in sections(linked), f"{page}: {target}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_prose_is_wrapped(page):
+    """Tables, headings, pictures and code blocks keep their lines."""
+    prose = re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+    long = [line for line in prose.splitlines() if len(line) > 115]
+    assert not [line for line in long if not line.startswith(("|", "#", "![", "<", " <"))]
+
+
 def sections(page):
     """Anchors of the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,8 +1,9 @@
 """Share of real A4C and A2C loops whose view is named, with 0, 1, 5 and 20 labelled patients.
 
-A loop is an ED and an ES frame. The store holds both views (``alan prepare --config prepare/camus_views``). Banks: that of the
-model, without and with the shift that unlabelled frames of ``--labels_from`` give, and with all frames of labelled
-patients, who are drawn from there; means over the draws. Archives of other sizes and proportions of views follow.
+A loop is an ED and an ES frame. The store holds both views (``alan prepare --config prepare/camus_views``). Banks:
+that of the model, without and with the shift that unlabelled frames of ``--labels_from`` give, and with all frames
+of labelled patients, who are drawn from there; means over the draws. Archives of other sizes and proportions of
+views follow.
 
 python tests/benchmarks/bench_camus_views.py --store data/camus_views.h5 --split val
 """
