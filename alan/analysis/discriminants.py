@@ -61,6 +61,27 @@ def frame_weights(views: Sequence[str], labelled: BoolArray) -> FloatArray:
     return weights
 
 
+def self_trained(
+    features: Float32Array,
+    views: Sequence[str],
+    labelled: BoolArray,
+    recognised: Float32Array,
+    names: Sequence[str],
+) -> FloatArray:
+    """Compute the discriminants of a bank together with frames that were recognised by it.
+
+    Args:
+        features: (N, D) features of the bank.
+        views: (N,) their views.
+        labelled: (N,) bool, the frames that a user has labelled.
+        recognised: (M, D) features of the recognised frames, which count as labelled ones.
+        names: (M,) their views.
+    """
+    known = [*views, *names]
+    weights = frame_weights(known, np.concatenate([labelled, np.ones(len(names), bool)]))
+    return discriminants(np.concatenate([features, recognised]), known, weights=weights)
+
+
 def direction_of_sides(pooled: Float32Array, swapped: Float32Array) -> Float32Array:
     """Compute the direction that separates frames from the same frames with left and right swapped.
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from sklearn.neighbors import NearestNeighbors
 
-from alan.analysis.discriminants import SHRINKAGE, direction_of_sides, discriminants, frame_weights
-from alan.arrays import BoolArray, ByteArray, Float32Array
+from alan.analysis.discriminants import SHRINKAGE, direction_of_sides, discriminants, frame_weights, self_trained
+from alan.arrays import BoolArray, ByteArray, Float32Array, FloatArray
 from alan.backbone.base import Backbone
 from alan.backbone.conv import ConvBackbone, ConvNet
 from alan.backbone.load import load_backbone
@@ -36,6 +36,8 @@ THUMBNAIL = 28
 SCHEMA = "alan-view-bank/3"
 #: Key of the check sum in the file.
 _SUM = "sha256"
+#: Arrays that a bank may lack.
+_OPTIONAL = ("shift", "sides", "directions")
 #: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, smallest distance of a mirrored
 #: A2C from the middle between both orientations, and number of frames on which the certainty of the network is
 #: compared (docs/howto/analyze.md).
@@ -76,7 +78,7 @@ class ViewBank:
     all simulated frames of a view weigh together as much as ten labelled ones of it.
 
     Real frames differ from simulated ones in all views alike. ``shift`` is that difference;
-    :meth:`with_archive` measures it on unlabelled frames.
+    :meth:`with_archive` measures it on unlabelled frames, and computes the discriminants with them.
 
     A mirrored A2C looks like an A2C. ``sides`` is the direction that tells both apart, see
     :func:`direction_of_sides`; :meth:`build` computes it from its A2C frames.
@@ -88,6 +90,7 @@ class ViewBank:
         thumbnails: (N, 28, 28) uint8.
         shift: (D,) features of the frames to recognise less those of the bank, of the same views; None for none.
         labelled: (N,) bool, the frames that a user has labelled; None for none.
+        directions: (D, K) discriminants onto which features are projected; None computes those of the bank.
         sides: (D,) direction in which the features of A2C frames exceed those of the same frames with left and
             right swapped; None if it is unknown, and mirrored A2C are not noticed.
         n_neighbors: Number of neighbours that vote on a frame.
@@ -108,6 +111,7 @@ class ViewBank:
         *,
         shift: Float32Array | None = None,
         labelled: BoolArray | None = None,
+        directions: Float32Array | None = None,
         sides: Float32Array | None = None,
         n_neighbors: PositiveInt = 30,
         sure_from: Share = 0.7,
@@ -128,13 +132,16 @@ class ViewBank:
         self.pooled, self.thumbnails = np.asarray(pooled, np.float32), thumbnails
         self.shift = None if shift is None else np.asarray(shift, np.float32)
         self.sides = None if sides is None else np.asarray(sides, np.float32)
-        for name in ("shift", "sides"):
+        self.directions = None if directions is None else np.ascontiguousarray(directions, np.float32)
+        for name in _OPTIONAL:
             array = getattr(self, name)
-            if array is not None and array.shape != self.pooled.shape[1:]:
+            if array is not None and array.shape[:1] != self.pooled.shape[1:]:
                 raise ParameterError(f"{name} has shape {array.shape}: give {self.pooled.shape[1:]}")
         self.n_neighbors, self.sure_from, self.most_frames = n_neighbors, sure_from, most_frames
+        self._classes, self._of = np.unique(np.array(self.views), return_inverse=True)
         self._weights = frame_weights(self.views, self.labelled)
-        self._directions = discriminants(self.pooled, self.views, weights=self._weights)
+        found = discriminants(self.pooled, self.views, weights=self._weights)
+        self._directions: FloatArray = found if directions is None else np.asarray(directions, np.float64)
         self._neighbours = NearestNeighbors(n_neighbors=min(n_neighbors, len(self.views)), algorithm="brute").fit(
             self.pooled @ self._directions
         )
@@ -179,7 +186,7 @@ class ViewBank:
             views = [CLASSES[number] for number in tensors["views"]]
             settings: dict[str, Any] = {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
             settings |= {"sure_from": float(facts["sure_from"])}
-            settings |= {name: tensors.get(name) for name in ("shift", "labelled", "sides")}
+            settings |= {name: tensors.get(name) for name in ("labelled", *_OPTIONAL)}
         except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
             raise DataError(
                 f"{path}: missing, or not a bank of views ({error}): give one, such as alan-sim-views"
@@ -211,18 +218,21 @@ class ViewBank:
             "thumbnails": np.ascontiguousarray(self.thumbnails),
             "views": np.array([CLASSES.index(view) for view in self.views], np.uint8),
         }
-        tensors |= {name: array for name in ("shift", "sides") if (array := getattr(self, name)) is not None}
+        tensors |= {name: array for name in _OPTIONAL if (array := getattr(self, name)) is not None}
         if self.labelled.any():
             tensors["labelled"] = self.labelled
         with atomic(path) as temporary:
             save_file(tensors, temporary, metadata={**facts, _SUM: _sum(facts, tensors)})
 
     def with_archive(self, frames: ByteArray, views: Sequence[str] = ("A4C", "A2C")) -> Self:
-        """Return a bank whose ``shift`` is measured on unlabelled frames of an archive.
+        """Return a bank whose ``shift`` and ``directions`` are measured on unlabelled frames of an archive.
 
         The shift is the mean feature of these frames less the mean of the bank's frames of ``views``. It is right
         as far as the archive shows these views equally often: with three times as many frames of one view as of
         the other, most of the gain is lost, and with frames of one view alone the views are confused.
+
+        The directions are the discriminants of the bank and of the frames that it then names with certainty, which
+        count as labelled ones: one round of self-training. These frames are not added to the bank.
 
         Args:
             frames: (N, H, W) uint8, of many patients.
@@ -231,12 +241,20 @@ class ViewBank:
         Raises:
             ParameterError: The bank has no frame of one of the views.
         """
-        return self._copy(shift=self.pool(self.backbone, frames)[0].mean(0) - self._centre(views))
+        pooled = self.pool(self.backbone, frames)[0]
+        moved = self._copy(shift=pooled.mean(0) - self._centre(views), directions=None)
+        shares = moved._vote(pooled)[0]
+        names = self._classes[shares.argmax(1)]
+        certain = (shares.max(1) >= self.sure_from) & np.isin(names, views)
+        real, known = pooled[certain] - moved.shift, names[certain].tolist()
+        found = self_trained(self.pooled, self.views, self.labelled, real, known) if known else None
+        return moved._copy(directions=found)
 
     def with_frames(self, frames: ByteArray, views: Sequence[str]) -> Self:
         """Return a bank with additional real labelled frames.
 
-        A bank without a ``shift`` measures it on these frames, as the mean over their views.
+        A bank without a ``shift`` measures it on these frames, as the mean over their views. ``directions`` stay,
+        unless the frames show a view that the bank does not have.
 
         Args:
             frames: (N, H, W) uint8.
@@ -253,6 +271,7 @@ class ViewBank:
             thumbnails=np.concatenate([self.thumbnails, thumbnails]),
             labelled=np.concatenate([self.labelled, np.ones(len(views), bool)]),
             shift=shift,
+            directions=self.directions if {*views} <= {*self.views} else None,
         )
 
     def _centre(self, views: Sequence[str]) -> Float32Array:
@@ -266,7 +285,7 @@ class ViewBank:
         return np.asarray(np.mean([self.pooled[names == view].mean(0) for view in views], 0), np.float32)
 
     def _copy(self, **changes: Any) -> Self:
-        arrays = ("views", "pooled", "thumbnails", "shift", "labelled", "sides")
+        arrays = ("views", "pooled", "thumbnails", "labelled", *_OPTIONAL)
         names = (*arrays, "n_neighbors", "sure_from", "most_frames")
         return type(self)(self.backbone, **{name: getattr(self, name) for name in names} | changes)
 
@@ -274,7 +293,7 @@ class ViewBank:
     def fingerprint(self) -> str:
         """SHA-256 of everything that determines the recognised views."""
         settings = (SHRINKAGE, self.n_neighbors, self.sure_from, self.most_frames)
-        arrays = {name: getattr(self, name) for name in ("pooled", "thumbnails", "shift", "sides")}
+        arrays = {name: getattr(self, name) for name in ("pooled", "thumbnails", *_OPTIONAL)}
         if self.labelled.any():
             arrays |= {"labelled": self.labelled}
         tensors = {name: torch.from_numpy(x) for name, x in arrays.items() if x is not None}
@@ -316,20 +335,24 @@ class ViewBank:
             np.linspace(0, len(frames) - 1, min(self.most_frames, len(frames))).round().astype(np.int64)
         )
         pooled = self.pool(self.backbone, frames[chosen])[0]
-        features = (pooled if self.shift is None else pooled - self.shift) @ self._directions
-        rows: NDArray[np.int64] = np.asarray(self._neighbours.kneighbors(features, return_distance=False))
-        classes, of = np.unique(np.array(self.views), return_inverse=True)
-        votes = self._weights[rows][..., None] * (of[rows][..., None] == np.arange(len(classes)))  # (T, k, C)
-        shares = (votes.sum(1) / votes.sum((1, 2))[:, None]).mean(0)
+        votes, rows = self._vote(pooled)
+        shares = votes.mean(0)
         best = int(shares.argmax())
-        view = str(classes[best])
+        view = str(self._classes[best])
         own, counts = np.unique(
             rows[np.isin(rows, np.flatnonzero(np.array(self.views) == view))], return_counts=True
         )
         own = own[np.argsort(-counts, kind="stable")][: self.n_neighbors]
-        each = {str(name): float(share) for name, share in zip(classes, shares, strict=True)}
+        each = {str(name): float(share) for name, share in zip(self._classes, shares, strict=True)}
         share = float(shares[best])
         return ViewResult(view, share, each, own, self.thumbnails[own], share < self.sure_from)
+
+    def _vote(self, pooled: Float32Array) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Compute each class's share of the votes (T, C) for features (T, D), and the rows that voted (T, k)."""
+        features = (pooled if self.shift is None else pooled - self.shift) @ self._directions
+        rows = np.asarray(self._neighbours.kneighbors(features, return_distance=False), np.int64)
+        votes = self._weights[rows][..., None] * (self._of[rows][..., None] == np.arange(len(self._classes)))
+        return votes.sum(1) / votes.sum((1, 2))[:, None], rows
 
     @torch.no_grad()
     def looks_mirrored(self, frames: ByteArray, found: ViewResult | None = None) -> bool:
@@ -354,20 +377,12 @@ class ViewBank:
         two = found.view == "A2C" and self.sides is not None
         if gain < MIRRORED_GAIN and not (two and self._side(frames[few], swapped[few]) <= -MIRRORED_SIDE):
             return False
-        return _certainty(self.backbone, swapped[few]) > _certainty(self.backbone, frames[few])
+        return self.backbone.certainty(swapped[few]) > self.backbone.certainty(frames[few])
 
     def _side(self, frames: ByteArray, swapped: ByteArray) -> float:
         """Compute the place of frames in the direction of ``sides``, positive for A2C."""
         own, other = (self.pool(self.backbone, pictures)[0].mean(0) for pictures in (frames, swapped))
         return float((own - other) @ self.sides)
-
-
-def _certainty(backbone: ConvBackbone, frames: ByteArray) -> float:
-    """Compute the mean probability of the structures that a network finds in frames, 0 without any."""
-    tissues = backbone.predictions(frames)[:, : len(backbone.spec.structures) + 1]
-    largest, which = tissues.max(1)
-    inside = which > 0
-    return float(((largest * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).mean())
 
 
 def _resize(grey: torch.Tensor, side: int) -> torch.Tensor:

@@ -280,6 +280,13 @@ class ConvBackbone(Backbone):
         predictions: Tensor = self.network.predictions(self.network(images))
         return predictions
 
+    def certainty(self, frames: NDArray[np.uint8]) -> float:
+        """Compute the mean probability of the structures that the network finds in frames, 0 without any."""
+        tissues = self.predictions(frames)[:, : len(self.spec.structures) + 1]
+        largest, which = tissues.max(1)
+        inside = which > 0
+        return float(((largest * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).mean())
+
     def _features(self, normalised: Tensor, images: Tensor) -> Features:
         maps, size = self.network(normalised), (self.grid, self.grid)
         levels = self.spec.levels

@@ -145,6 +145,40 @@ def test_unlabelled_frames_measure_the_shift_of_an_archive(moved):
         ViewBank(bank.backbone, bank.views, bank.pooled, bank.thumbnails, shift=np.zeros(3, np.float32))
 
 
+def test_an_archive_turns_the_directions_of_a_bank(backbone, monkeypatch, tmp_path):
+    """Simulated views differ in the first feature, real ones also in the second, which the simulator lacks."""
+    rng = np.random.default_rng(0)
+    of, simulated = np.repeat([0, 1], 60), rng.normal(size=(120, 2)) * [1, 0.5]
+    simulated[:, 0] += 5 * of
+    real = rng.normal(size=(120, 2)) * [1, 0.5] + np.outer(of, [5, 3])
+    monkeypatch.setattr(
+        ViewBank,
+        "pool",
+        staticmethod(lambda _, x: (real[x[:, 0, 0]].astype(np.float32), np.zeros((len(x), 28, 28), np.uint8))),
+    )
+    views, frames = np.array(["A2C", "A4C"])[of], np.tile(np.arange(120, dtype=np.uint8)[:, None, None], (1, 2, 2))
+    bank = ViewBank(backbone, views, simulated.astype(np.float32), np.zeros((120, 28, 28), np.uint8))
+    moved = bank.with_archive(frames)
+    shift = real.mean(0) - simulated.mean(0)
+    np.testing.assert_allclose(moved.shift, shift, atol=1e-5)
+    shifted = bank._copy(shift=moved.shift)
+    sure = np.array([not shifted.classify(frame[None]).unsure for frame in frames])
+    guessed = [shifted.classify(frame[None]).view for frame in frames[sure]]
+    weights = frame_weights([*views, *guessed], np.arange(120 + sure.sum()) >= 120)
+    expected = discriminants(np.r_[simulated, real[sure] - shift], [*views, *guessed], weights=weights)
+    np.testing.assert_allclose(moved.directions, expected, rtol=1e-4, atol=1e-5)
+    assert abs(moved.directions[1, 0]) > 2 * abs(shifted._directions[1, 0])
+    assert len(moved.views) == len(bank.views)
+    moved.save(tmp_path / "bank.safetensors", "little")
+    again = ViewBank.load(tmp_path / "bank.safetensors", backbone)
+    np.testing.assert_array_equal(again.directions, moved.directions)
+    assert moved.fingerprint != shifted.fingerprint
+    np.testing.assert_array_equal(moved.with_frames(frames[:2], views[:2]).directions, moved.directions)
+    assert moved.with_frames(frames[:2], ["PLAX", "PLAX"]).directions is None
+    with pytest.raises(ParameterError, match=r"directions has shape \(3, 1\): give \(2,\)"):
+        bank._copy(directions=np.ones((3, 1)))
+
+
 def test_labelled_frames_measure_the_shift_of_a_bank_without_one(moved):
     bank, frames, views = moved
     labelled = bank.with_frames(frames[20:45], views[20:45])  # 20 of one view, 5 of the other

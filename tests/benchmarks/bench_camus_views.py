@@ -1,9 +1,9 @@
 """Share of real A4C and A2C loops whose view is named, with 0, 1, 5 and 20 labelled patients.
 
 A loop is an ED and an ES frame. The store holds both views (``alan prepare --config prepare/camus_views``). Banks:
-that of the model, without and with the shift that unlabelled frames of ``--labels_from`` give, and with all frames
-of labelled patients, who are drawn from there; means over the draws. Archives of other sizes and proportions of
-views follow.
+that of the model; without and with the shift that unlabelled frames of ``--labels_from`` give; with that shift and
+their directions; and each of these with all frames of labelled patients, who are drawn from there; means over the
+draws. Archives of other sizes and proportions of views follow.
 
 python tests/benchmarks/bench_camus_views.py --store data/camus_views.h5 --split val
 """
@@ -69,19 +69,22 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     store, shipped = FrameStore(options.store), Bank.load(options.bank)
-    plain = shipped._copy(shift=None)
+    plain = shipped._copy(shift=None, directions=None)
     rows, others = (store.labelled(split, VIEWS, phases=PHASES) for split in (options.split, options.labels_from))
     frames = store.frames(rows["frame"].to_numpy())
     archive = plain.with_archive(draw_archive([store], options.labels_from, store.size, 0))
     show("bank as it is", [shipped], rows, frames)
     show("without a shift", [plain], rows, frames)
-    show("shift of unlabelled frames", [archive], rows, frames)
+    shifted = archive._copy(directions=None)
+    show("shift of unlabelled frames", [shifted], rows, frames)
+    show("shift and directions of unlabelled frames", [archive], rows, frames)
     for n in options.patients:
         drawn = [
             others[others["patient"].isin(draw_patients(others["patient"], n, seed))]
             for seed in range(options.draws)
         ]
-        for title, bank in (("without a shift", plain), ("with the shift", archive)):
+        titles = ("without a shift", "with the shift", "with shift and directions")
+        for title, bank in zip(titles, (plain, shifted, archive), strict=True):
             banks = [bank.with_frames(store.frames(d["frame"].to_numpy()), d["view"].tolist()) for d in drawn]
             show(f"{n} labelled patients, {title} before", banks, rows, frames)
     loops = {view: others[others["view"] == view]["sequence"].unique() for view in VIEWS}
@@ -93,7 +96,8 @@ def main():
             of = others[others["sequence"].isin(np.concatenate(chosen))]
             banks.append(plain.with_archive(store.frames(of["frame"].to_numpy())))
         text = " and ".join(f"{n} {view}" for view, n in zip(VIEWS, counts, strict=True))
-        show(f"shift of {text} loops", banks, rows, frames)
+        show(f"shift of {text} loops", [bank._copy(directions=None) for bank in banks], rows, frames)
+        show(f"shift and directions of {text} loops", banks, rows, frames)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def loop(env, **settings):
     ViewBank,
     shift=np.linspace(-3, 3, 8, dtype=np.float32),
     labelled=np.arange(30) % 7 == 0,
+    directions=np.eye(8, 1, dtype=np.float32),
     n_neighbors=3,
     sure_from=0.0,
     most_frames=2,
