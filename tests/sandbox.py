@@ -134,7 +134,7 @@ class Sandbox:
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         for text in command.inputs():
             self.provide(text)
-        for name in command.files if command.verb in ("analyze", "active suggest") else ():
+        for name in command.files if command.verb in ("analyze", "active suggest", "calibrate") else ():
             self.provide_folder(name)
         if command.verb != "simulate":
             for name in _ROOTS:
@@ -221,6 +221,8 @@ class Sandbox:
             folder.mkdir(parents=True)
             for loop in sorted(Path(self.tiny.archive("echonet")).glob("Videos/*"))[:2]:
                 shutil.copy(loop, folder)
+        elif folder.parent.name == "models":  # a command of another model was not run again
+            shutil.copytree(next(folder.parent.iterdir()), folder)
         elif name == "release":
             self._pictures(folder, release=True)
         elif "coco" in name:
@@ -292,6 +294,9 @@ class Sandbox:
         args = ["--workers", 1, "--samples", 2, *([] if command.option("outputs") else ["--outputs", "[png]"])]
         untrained = "models/" in str(command.option("model"))  # it takes every loop for something else
         return [*args, *(["--view", "A4C"] if untrained and not command.option("view") else [])]
+
+    def _small_calibrate(self, command):
+        return ["--split", "null", "--samples", 2]  # no split of the small stores has ten loops
 
     def _small_cache(self, command):
         return ["--num_workers", 0, "--accelerator", "cpu"]

@@ -1,4 +1,5 @@
 from .assemble import assemble_model
+from .calibration import calibrate_model
 from .evidence import ParcelEvidence
 from .exports import export_loop
 from .kinds import NotALoopError
@@ -43,6 +44,7 @@ __all__ = [
     "analyze_files",
     "analyze_loop",
     "assemble_model",
+    "calibrate_model",
     "calibrate_spread",
     "export_loop",
     "export_model",

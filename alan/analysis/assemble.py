@@ -72,13 +72,10 @@ def assemble_model(
     if archive and not bank:
         raise ConfigError("archive is given without a bank of views: give bank too")
     from alan.analysis.bank import draw_archive, draw_bank
-    from alan.analysis.manifest import SUFFIX
-    from alan.analysis.model import BOXES, AnalysisModel
-    from alan.analysis.model import VIEWS as BANK
+    from alan.analysis.model import AnalysisModel
     from alan.analysis.phase_boxes import read_boxes
     from alan.analysis.views import ViewBank
     from alan.data.store.reader import FrameStore
-    from alan.export.program import BACKBONE, PARCELS
     from alan.parcels.model import load_parcels
 
     folder = Path(out)
@@ -92,8 +89,7 @@ def assemble_model(
             known = known.with_archive(real, views)
     model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(white_boxes)), size, known)
     config = {**given, "inputs": model.fingerprint}
-    contents = [BACKBONE, PARCELS, BANK, BOXES, f"{folder.name}{SUFFIX}"]
-    with open_run(folder, config, overwrite, contents) as run:
+    with open_run(folder, config, overwrite, AnalysisModel.files(folder.name)) as run:
         if not run.finished:
             model.save(folder, folder.name)
             AnalysisModel.load(folder)  # fails unless every file exists and fits

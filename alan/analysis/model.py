@@ -23,7 +23,7 @@ from alan.downstream.whitebox.opinion import read_phase_opinions
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
 from alan.errors import DataError, nearest
-from alan.export.program import PARCELS, write_weights
+from alan.export.program import BACKBONE, PARCELS, write_weights
 from alan.export.runtime import OnnxParcels, cached_program, open_program
 from alan.files import fingerprint, write_json, write_text
 from alan.parcels.model import ParcelModel, load_parcels
@@ -147,6 +147,11 @@ class AnalysisModel:
         bank = {} if self.bank is None else {"view_bank": VIEWS}
         spread = {"spread": {measure: list(pair) for measure, pair in self.spread.items()}} if self.spread else {}
         write_json(root / f"{name}{SUFFIX}", manifest | bank | spread)
+
+    @staticmethod
+    def files(name: str) -> list[str]:
+        """Return the names of all files and folders that :meth:`save` may write for a model of that name."""
+        return [BACKBONE, PARCELS, VIEWS, BOXES, f"{name}{SUFFIX}"]
 
     @property
     def runtime(self) -> str:

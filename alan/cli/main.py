@@ -39,6 +39,10 @@ VERBS = {
         "alan.analysis.assemble:assemble_model",
         "assemble a model for 'alan analyze' from parcels, white boxes and simulated views",
     ),
+    "calibrate": (
+        "alan.analysis.calibration:calibrate_model",
+        "calibrate the intervals of a model by patients with masks",
+    ),
     "segment": (
         "alan.downstream.run:run_segmentation",
         "segment a folder of pictures or a frame store, with a contact sheet",
@@ -114,6 +118,7 @@ _FILES = {
     "active merge": ("runs", True),
     "active suggest": ("input", False),
     "analyze": ("inputs", True),
+    "calibrate": ("model", False),
     "export": ("model", False),
     "report": ("run", False),
     "segment": ("input", False),

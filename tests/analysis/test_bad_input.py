@@ -158,7 +158,7 @@ DAMAGED = {
     "noise as nii.gz": (save("a.nii.gz", NOISE), "is not a NIfTI file"),
     "noise as mp4": (save("a.mp4", NOISE), "cannot be decoded"),
     "noise as tif": (save("a.tif", NOISE), "cannot be decoded"),
-    "no NIfTI magic": (save("a.nii", nifti(LOOP, magic=b"\0\0\0\0")), "pixels in a second file"),
+    "no NIfTI magic": (save("a.nii", nifti(LOOP, magic=b"\0\0\0\0")), "in the format Analyze 7.5 or damaged"),
     "complex values": (save("a.nii", nifti(LOOP.astype(np.complex64))), "holds complex64 values"),
     "nifti with opacity": (save("a.nii", nifti(LOOP, code=2304)), "holds .* values"),
     "five dimensions": (save("a.nii", nifti(LOOP, dims=(5, 128, 96, 2, 3, 2, 1, 1))), "one sequence"),

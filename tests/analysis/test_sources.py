@@ -157,6 +157,23 @@ def test_copies_links_and_archives_are_listed_as_left_out(tmp_path):
     )
 
 
+def test_formats_that_are_not_read_are_named(tmp_path):
+    """FFmpeg would call them damaged."""
+    for name, reason in {
+        "a.nrrd": "in a format that is not read: save it as NIfTI",
+        "A.MGZ": "in a format that is not read: save it as NIfTI",
+        "a.dcm.gz": "compressed as a whole: unpack it",
+    }.items():
+        (tmp_path / name).write_bytes(b"whatever")
+        for given in (tmp_path, tmp_path / name):
+            sources, [left_out] = find_sources([given])
+            assert not sources
+            assert left_out[1].startswith(reason)
+        (tmp_path / name).unlink()
+    (tmp_path / "a.nii.gz").write_bytes(b"whatever")
+    assert [source.path.name for source in find_sources([tmp_path])[0]] == ["a.nii.gz"]
+
+
 def test_a_link_to_itself_is_listed_as_dead(tmp_path):
     video(tmp_path / "a.avi", screen(FAN))
     (tmp_path / "self.avi").symlink_to("self.avi")

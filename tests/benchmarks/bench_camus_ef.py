@@ -19,22 +19,17 @@ python tests/benchmarks/bench_camus_ef.py --store data/camus_views.h5 --recalibr
 import argparse
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from skimage.morphology import convex_hull_image
 from sklearn.base import clone
 
 from alan.analysis import AnalysisModel
-from alan.analysis.measures import BeatMeasures, Grid, measure_beat, summarise_beats
 from alan.analysis.patients import _around
 from alan.analysis.phase_boxes import PhaseBoxes
-from alan.analysis.quality import find_unclear, outline_contrast
+from alan.analysis.planes import MEASURED, held, measure_planes, needed_spread
 from alan.analysis.results import Spread
-from alan.analysis.tables import MEASURES
 from alan.analysis.timeline import segment_loop
-from alan.analysis.uncertainty import calibrate_spread, sample_beats, widen_intervals, with_intervals
-from alan.cardiac import Beat, biplane_volume, ejection_fraction, long_axis_cm, simpson_volume
+from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm, simpson_volume
 from alan.data import FrameStore
 from alan.data.splits import draw_patients
 from alan.downstream import ParcelSegmenter
@@ -43,13 +38,6 @@ from alan.overlap import dice_of_counts
 from alan.progress import batches
 
 VIEWS, PHASES = ("A4C", "A2C"), ("ED", "ES")
-#: An end-diastolic and an end-systolic frame.
-BEAT = Beat(0, 1, None, regular=False)
-
-
-#: Structures with manual masks, and the measures that follow from them in a plane and in both.
-STRUCTURES = ("lv", "myo", "la")
-MEASURED = tuple(name for name in MEASURES if name != "heart_rate_bpm")
 KNOWN = ("ef_percent", "edv_ml", "esv_ml")
 #: Probability with which the intervals of new patients hold at least 90%. Lists and rules were chosen on the left
 #: ventricle of these patients, so that its errors are larger elsewhere; those of the others hold 90% on average.
@@ -157,44 +145,6 @@ def ejection_fractions(store, rows, masks):
     return out
 
 
-class Plane(NamedTuple):
-    """Measures of a plane: of the outlines, of draws of white boxes, and of the manual masks."""
-
-    patient: str
-    ours: BeatMeasures
-    draws: list
-    true: BeatMeasures
-    unclear: bool
-
-    def summary(self, spread, *, widen=True):
-        """Measures with intervals; ``widen`` makes those of an unclear outline wider, as in ``alan analyze``."""
-        found = with_intervals(summarise_beats([self.ours], sized=True), self.draws, [self.ours], spread)
-        return widen_intervals(found) if widen and self.unclear else found
-
-
-def measure_planes(store, model, rows, maps):
-    """Measure each plane with frames of both phases."""
-    truth = {name: store.masks(rows["label"].to_numpy(), name) for name in STRUCTURES}
-    place = {key: n for n, key in enumerate(zip(rows["sequence"], rows["phase"], strict=True))}
-    for sequence, view in rows.groupby("sequence")["view"].first().items():
-        if not all((sequence, phase) in place for phase in PHASES):
-            continue
-        pair = [place[sequence, phase] for phase in PHASES]
-        shape, mm = store.sequences[sequence].original_shape, store.sequences[sequence].spacing
-        frames = store.frames(rows["frame"].to_numpy()[pair])
-        inside = convex_hull_image(frames.max(0) > 0)
-        grid = Grid((shape[0] / store.size, shape[1] / store.size), mm, inside=inside)
-        phase = np.array([1.0, 0.0])
-        labels = np.concatenate([segment_at(model, maps[[n]], view, p) for n, p in zip(pair, phase, strict=True)])
-        found = {name: labels == value for value, name in enumerate(model.structures(view), 1)}
-        true = measure_beat(BEAT, {name: masks[pair] for name, masks in truth.items()}, grid)
-        draws = sample_beats(model.views[view], maps[pair], phase, grid, [BEAT], n=40, seed=0)
-        shares = (model.views[view]["lv"].shares(maps[n], p) for n, p in zip(pair, phase, strict=True))
-        contrasts = {p: outline_contrast(*one) for p, *one in zip(PHASES, shares, found["lv"], strict=True)}
-        ours = measure_beat(BEAT, found, grid)
-        yield Plane(rows["patient"][pair[0]], ours, draws, true, bool(find_unclear(contrasts)))
-
-
 def print_coverage(planes, spread, found, truth):
     """Print how often 90% intervals hold the values of the manual masks, and how wide they are.
 
@@ -220,13 +170,6 @@ def with_truth(name, measured, planes):
     return [(one[name], getattr(plane.true, name)) for one, plane in zip(measured, planes, strict=True)]
 
 
-def coverage(pairs):
-    """Share of the intervals of (measure, true value) that hold, where both are known; number; median width."""
-    pairs = [(one, value) for one, value in pairs if one.known and np.isfinite(value)]
-    inside = np.mean([one.low <= value <= one.high for one, value in pairs])
-    return inside, len(pairs), np.median([one.high - one.low for one, _ in pairs])
-
-
 def report(kind, name, pairs):
     """Print the coverage of (measure, true value), where both are known."""
     inside, count, width = coverage(pairs)
@@ -238,12 +181,11 @@ def report(kind, name, pairs):
     )
 
 
-def needed_spread(name, planes, confidence):
-    """Spread with which the intervals of a measure hold on these planes."""
-    measured, truth = zip(
-        *with_truth(name, [plane.summary({}, widen=False) for plane in planes], planes), strict=True
-    )
-    return calibrate_spread(name, measured, truth, confidence, [plane.patient for plane in planes])
+def coverage(pairs):
+    """Share of the intervals of (measure, true value) that hold, where both are known; number; median width."""
+    pairs = [(one, value) for one, value in pairs if one.known and np.isfinite(value)]
+    inside = np.mean([one.low <= value <= one.high for one, value in pairs])
+    return inside, len(pairs), np.median([one.high - one.low for one, _ in pairs])
 
 
 def recalibrate(path, model, planes):
@@ -263,17 +205,13 @@ def recalibrate(path, model, planes):
     for name in MEASURED:
         shares = {}
         spreads = {"present": model.spread}
-        if (
-            not GOAL[0]
-            <= coverage(with_truth(name, [p.summary(model.spread) for p in chosen], chosen))[0]
-            <= GOAL[1]
-        ):
+        if not GOAL[0] <= held(name, chosen, model.spread).share <= GOAL[1]:
             spreads["new"] = model.spread | {
                 name: Spread(*np.round(needed_spread(name, chosen, None), 3).tolist())
             }
         for title, spread in spreads.items():
             for part, some in (("calibration", chosen), ("other half", other)):
-                found = coverage(with_truth(name, [plane.summary(spread) for plane in some], some))
+                found = held(name, some, spread)
                 shares[title, part] = found[0]
                 text = f"{found[0]:.1%} of {found[1]}, median width {found[2]:.0f}"
                 print(f"{name}, {title} spread {list(spread.get(name, Spread()))}, {part}: {text}")
@@ -326,18 +264,17 @@ def main():
     if options.recalibrate:
         planes = {}
         for split in ("val", options.labels_from):
-            rows, maps, _ = labelled_maps(store, model, split)
-            planes[split] = list(measure_planes(store, model, rows, maps))
+            planes[split] = list(measure_planes(store, model, split))
         every = sorted({plane.patient for plane in planes[options.labels_from]})
         for part, title in enumerate(("first half", "second half")):
             own = set(every[part::2])
             planes[title] = [plane for plane in planes[options.labels_from] if plane.patient in own]
         recalibrate(options.recalibrate, model, planes)
         return
-    rows, maps, truth = labelled_maps(store, model, options.split)
     if options.calibrate:
-        calibrate(options.calibrate, list(measure_planes(store, model, rows, maps)))
+        calibrate(options.calibrate, list(measure_planes(store, model, options.split)))
         return
+    rows, maps, truth = labelled_maps(store, model, options.split)
     release = {s.patient: s.attributes["EF"] for s in store.sequences if "EF" in s.attributes}
     by_masks = ejection_fractions(store, rows, truth)
     print(f"manual masks against the release: biplane: {agreement(pick(by_masks, 'biplane'), release)}")
@@ -353,7 +290,7 @@ def main():
         values = fractions_of_one_length(store, rows, masks)
         print(f"  biplane with one length, against the release: {agreement(values, release)}")
         print(f"  biplane with one length, against the manual masks: {agreement(values, one_length)}")
-        planes = list(measure_planes(store, model, rows, maps))
+        planes = list(measure_planes(store, model, options.split))
         print_coverage(planes, model.spread, *(biplane_measures(store, rows, given) for given in (masks, truth)))
     if few is not None:
         own = pick(ejection_fractions(store, few[0], segment(model, *few[:2])), "biplane")

@@ -15,19 +15,12 @@ python tests/benchmarks/bench_doubt.py --store data/camus_views.h5 --split train
 import argparse
 
 import numpy as np
-from bench_camus_ef import (
-    MEASURED,
-    PHASES,
-    VIEWS,
-    biplane_measures,
-    ejection_fractions,
-    measure_planes,
-    segment,
-)
+from bench_camus_ef import PHASES, VIEWS, biplane_measures, ejection_fractions, segment
 from sklearn.metrics import roc_auc_score
 
 from alan.analysis import AnalysisModel
 from alan.analysis.patients import PLANES_DIFFER
+from alan.analysis.planes import MEASURED, measure_planes
 from alan.analysis.quality import UNCLEAR, outline_contrast
 from alan.data import FrameStore
 from alan.overlap import dice_of_counts
@@ -79,11 +72,11 @@ def show_planes(store, rows, masks, truth, doubtful, *, bounds):
             print(f"  planes of {title} differ {'; '.join(parts)}")
 
 
-def show_intervals(store, model, rows, maps, contrast):
+def show_intervals(store, model, split, rows, contrast):
     """Print how often intervals hold the values of the manual masks."""
     lowest = rows.assign(contrast=contrast).groupby("sequence")["contrast"].min()
     both = rows.groupby("sequence")["phase"].nunique() == len(PHASES)
-    planes = list(measure_planes(store, model, rows, maps))
+    planes = [plane for plane in measure_planes(store, model, split) if plane.patient in set(rows["patient"])]
     unclear = (lowest[both] < UNCLEAR).to_numpy()
     given, widened = ([plane.summary(model.spread, widen=widen) for plane in planes] for widen in (False, True))
     for name in MEASURED:
@@ -133,7 +126,7 @@ def main():
     bounds = (PLANES_DIFFER,) if options.split == "test" else BOUNDS  # chosen on the other patients
     show_planes(store, rows, masks, truth, doubtful, bounds=bounds)
     if options.intervals is not None:
-        show_intervals(store, model, rows, maps, contrast)
+        show_intervals(store, model, options.split, rows, contrast)
 
 
 if __name__ == "__main__":

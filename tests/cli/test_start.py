@@ -60,6 +60,8 @@ def test_heavy_imports_are_detected():
         ("name --parcels alan-sim-small-parcels --store a.h5 --out OUT", "a.h5: no such frame store"),
         ("name --parcels alan-sim-parcels --store no/where --out OUT", "no/where: no such frame store"),
         ("assemble --parcels no/where --white_boxes [a.json] --out OUT", "no/where: no such file or folder"),
+        ("calibrate alan-sim --stores [a.h5] --out OUT", "a.h5: no such frame store; write it with"),
+        ("calibrate nothing --stores [a.h5] --out OUT", "nothing: no such model; choose one of: alan-sim"),
         ("cache --config cache/tokens --out OUT", "data/echonet.h5: no such frame store"),
         ("ensemble --config ensemble/acdc_tiny --out OUT", ".h5: no such frame store"),
         ("search --config search/camus_tiny --out OUT", ".h5: no such frame store"),

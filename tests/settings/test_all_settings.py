@@ -23,7 +23,8 @@ ELSEWHERE = {
     "load_white_boxes run_naming run_segmentation": "tests/downstream",
     "SearchData SearchSpace StudySettings run_search": "tests/search",
     "run_active merge_runs run_suggestion run_evaluation": "tests/active, tests/evaluation",
-    "AnalysisModel AnalysisSettings Manifest Source analyze_files analyze_loop assemble_model calibrate_spread "
+    "AnalysisModel AnalysisSettings Manifest Source analyze_files analyze_loop assemble_model "
+    "calibrate_model calibrate_spread "
     "export_loop export_model find_sources open_loops read_loops write_tables": "tests/analysis",
     "BeatResult LoopAnalysis LoopResult Measure PatientResult ViewEvidence": "results of an analysis",
 }

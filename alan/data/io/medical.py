@@ -18,8 +18,8 @@ from alan.data.io.base import Cine, Header, Spacing, known_rate, reading, times_
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping, luma
 from alan.data.io.metaimage import metaimage_files, metaimage_layout, metaimage_pixels
-from alan.data.io.nifti import RGB, nifti_files, nifti_layout, nifti_pixels
-from alan.data.io.raw import PixelLayout, Readable, read_exactly
+from alan.data.io.nifti import nifti_files, nifti_layout, nifti_pixels
+from alan.data.io.raw import RGB, PixelLayout, Readable, read_exactly
 from alan.errors import DataError
 
 #: Suffixes of NIfTI and MetaImage files.

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from alan.data.io.base import GET_AGAIN, Spacing, check_complete, known_spacing
-from alan.data.io.raw import InflatingStream, PixelLayout, Readable, check_end, frame_shape, warn_of_extra
+from alan.data.io.raw import RGB, InflatingStream, PixelLayout, Readable, check_end, frame_shape, warn_of_extra
 from alan.errors import DataError
 
 _TYPES = {
@@ -110,15 +110,16 @@ def _header(path: Path) -> _Header:
     missing = [name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile") if name not in fields]
     if missing:
         raise DataError(f"{path}: its header has no {missing[0]}; {GET_AGAIN}")
-    if fields["ElementType"] not in _TYPES or fields.get("ElementNumberOfChannels", "1") != "1":
+    channels, kind = fields.get("ElementNumberOfChannels", "1"), fields["ElementType"]
+    if (channels, kind) != ("3", "MET_UCHAR") and (channels != "1" or kind not in _TYPES):
         raise DataError(
-            f"{path}: holds {fields.get('ElementNumberOfChannels', '1')} channels of {fields['ElementType']}; "
-            f"save it as grey values of one channel ({', '.join(_TYPES)})"
+            f"{path}: holds {channels} channels of {kind}; save it as RGB of three MET_UCHAR or as grey values of "
+            f"one channel ({', '.join(_TYPES)})"
         )
     if not _yes(fields, "BinaryData", default=True):
         raise DataError(f"{path}: holds its pixels as text; save it with BinaryData = True")
     big = _yes(fields, "BinaryDataByteOrderMSB") or _yes(fields, "ElementByteOrderMSB")
-    dtype = np.dtype(_TYPES[fields["ElementType"]]).newbyteorder(">" if big else "<")
+    dtype = RGB if channels == "3" else np.dtype(_TYPES[kind]).newbyteorder(">" if big else "<")
     sizes = [int(word) for word in fields["DimSize"].split()]
     if len(sizes) != int(fields["NDims"]):
         raise DataError(f"{path}: NDims is {fields['NDims']} but DimSize has {len(sizes)} numbers; {GET_AGAIN}")

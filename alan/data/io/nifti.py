@@ -13,6 +13,7 @@ import numpy as np
 from alan.data.io.base import GET_AGAIN, Spacing, check_complete, known_spacing
 from alan.data.io.raw import (
     GZIP,
+    RGB,
     InflatingStream,
     PixelLayout,
     Readable,
@@ -29,8 +30,6 @@ _SIZES = (348, 540)
 _MOST_BEFORE = 2**24
 #: Suffixes of the header of a pair of files, and of its pixels.
 _HEADER, _PIXELS = ".hdr", (".img", ".IMG", ".img.gz")
-#: Pixels of three colours of 8 bits.
-RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
@@ -110,8 +109,11 @@ def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
     n_bytes = sizes.pop()
     block = first + bytes(read_exactly(file, n_bytes - 4, path))
     header: Any = (Nifti1Header if n_bytes == 348 else Nifti2Header)(binaryblock=block, check=False)  # type: ignore[no-untyped-call]
-    pair = path.suffix.lower() == _HEADER and bytes(header["magic"]).startswith((b"ni1", b"ni2"))
-    if not pair and not bytes(header["magic"]).startswith(b"n+"):
+    magic = bytes(header["magic"])
+    if not magic.startswith((b"n+", b"ni")):
+        raise DataError(f"{path}: is in the format Analyze 7.5 or damaged; save it as NIfTI (.nii)")
+    pair = path.suffix.lower() == _HEADER and magic.startswith((b"ni1", b"ni2"))
+    if not pair and not magic.startswith(b"n+"):
         raise DataError(
             f"{path}: keeps its pixels in a second file; name the pair .hdr and .img, or save it as one .nii"
         )

@@ -18,6 +18,8 @@ from alan.errors import DataError
 
 #: First bytes of a gzip stream.
 GZIP = b"\x1f\x8b"
+#: Pixels of three colours of 8 bits.
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 _CHUNK = 2**20
 _EITHER = zlib.MAX_WBITS + 32  # zlib or gzip, by the first bytes
 

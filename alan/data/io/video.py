@@ -168,7 +168,8 @@ def _main_stream(container: Any, path: Path) -> Any:
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise DataError(f"{path}: has no video stream; give a video")
-    chosen = max(streams, key=lambda stream: stream.width * stream.height)
+    # the first stream of AVIF is a still of the same size
+    chosen = max(streams, key=lambda stream: (stream.width * stream.height, stream.frames))
     if len(streams) > 1:
         sizes = ", ".join(f"{stream.width} x {stream.height}" for stream in streams)
         warnings.warn(

@@ -73,6 +73,7 @@ class NamingFrames:
             "fingerprint": self.store.fingerprint,
             "frames": len(self.rows),
             "patients": int(self.rows["patient"].nunique()),
+            "splits": sorted(self.rows["split"].unique()),
         }
 
 

@@ -9,9 +9,11 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from alan.data.io.dicom import DicomFrames, is_dicom
 from alan.data.io.frames import read_all
+from alan.data.io.grey import luma
 from alan.errors import AlanWarning, ConfigError, DataError
 
 pydicom = pytest.importorskip("pydicom")
@@ -794,6 +796,48 @@ def test_samples_per_pixel_that_contradict_the_colours_are_refused(write, grey):
         read_dicom(write(np.repeat(grey[..., None], 3, 3), "RGB", SamplesPerPixel=1))
     with pytest.raises(DataError, match="states 3 samples per pixel, but MONOCHROME2 has 1"):
         read_dicom(write(grey, SamplesPerPixel=3, PlanarConfiguration=0))
+
+
+def lumas(colours):
+    return np.stack([luma(np.ascontiguousarray(frame)) for frame in colours])
+
+
+def smooth(shape, seed=0):
+    """A loop of smooth pictures of three different colours."""
+    noise = np.random.default_rng(seed).normal(size=(2, *shape, 3))
+    found = ndimage.gaussian_filter(noise, (0, 4, 4, 0))
+    return np.clip(128 + 300 * found, 0, 255).astype(np.uint8)
+
+
+def layouts(colours):
+    """The pixels of a loop (T, H, W, 3) by the value of PlanarConfiguration."""
+    return colours.tobytes(), np.ascontiguousarray(np.moveaxis(colours, -1, 1)).tobytes()
+
+
+@pytest.mark.parametrize("stated", [0, 1])
+@pytest.mark.parametrize("kind", ["grey", "colours"])
+def test_a_wrong_planar_configuration_is_noticed(write, stated, kind):
+    colours = smooth((80, 96))
+    colours = np.repeat(colours[..., :1], 3, -1) if kind == "grey" else colours
+    truth = read_dicom(write(colours, "RGB", pixels=layouts(colours)[stated], PlanarConfiguration=stated)).frames
+    assert np.abs(truth - lumas(colours).astype(float)).max() <= 1
+    path = write(colours, "RGB", pixels=layouts(colours)[1 - stated], PlanarConfiguration=stated)
+    how = "plane by plane" if stated == 0 else "pixel by pixel"
+    with pytest.warns(AlanWarning, match=f"PlanarConfiguration is wrong: colours are stored {how}"):
+        assert np.array_equal(read_dicom(path).frames, truth)
+
+
+def test_a_layout_of_noise_and_of_small_pictures_is_believed(write):
+    noise = np.random.default_rng(0).integers(0, 256, (1, 80, 96, 3), np.uint8)
+    small = smooth((40, 48))
+    plain = np.full((1, 80, 96, 3), (200, 100, 0), np.uint8)
+    for layout in (0, 1):
+        path = write(plain, "RGB", pixels=layouts(plain)[layout], PlanarConfiguration=layout)
+        assert np.array_equal(read_dicom(path).frames, lumas(plain))
+    for colours in (noise, small):
+        found = read_dicom(write(colours, "RGB", pixels=layouts(colours)[1], PlanarConfiguration=0)).frames
+        read_as_stated = np.frombuffer(layouts(colours)[1], np.uint8).reshape(colours.shape)
+        assert np.array_equal(found, lumas(read_as_stated))
 
 
 def test_colours_without_a_planar_configuration_are_read_pixel_by_pixel(write, grey):

@@ -74,13 +74,14 @@ def test_labels_out_of_range_are_refused(tmp_path, archives, bad):
 def test_files_other_than_grey_stills_and_sequences_are_refused(tmp_path):
     colours = sitk.GetImageFromArray(np.zeros((4, 5, 3), np.uint8), isVector=True)
     sitk.WriteImage(colours, str(tmp_path / "rgb.mhd"))
+    with pytest.raises(DataError, match=r"rgb.mhd: holds colours; save it as values of one channel"):
+        read_medical(tmp_path / "rgb.mhd")
     sitk.WriteImage(colours, str(tmp_path / "rgb.nii"))
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), np.uint8)), str(tmp_path / "volume.nii.gz"))
     (tmp_path / "bad.nii.gz").write_bytes(b"no")
     (tmp_path / "empty.nii.gz").write_bytes(b"")
     (tmp_path / "pointer.nii.gz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     for name, words in (
-        ("rgb.mhd", "3 channels"),
         ("rgb.nii", "one channel|a still or one sequence"),
         ("volume.nii.gz", "claims 4 x 3 x 2 x 1 x 5 pixels; a still or one sequence"),
         ("bad.nii.gz", "ends early, it holds 2 of 4 bytes"),

@@ -5,6 +5,8 @@ import zlib
 import numpy as np
 import pytest
 
+from alan.data.io.cine import read_cine
+from alan.data.io.grey import luma
 from alan.data.io.medical import medical_layout, read_medical
 from alan.errors import AlanWarning, DataError
 
@@ -95,6 +97,16 @@ def test_truncated_headers_are_refused(write):
             read_medical(path)
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_colours_become_luma(write, compressed):
+    colours = np.random.default_rng(1).integers(0, 256, (*FRAMES.shape, 3), np.uint8)
+    data = zlib.compress(colours.tobytes()) if compressed else colours.tobytes()
+    path = write(data, ElementNumberOfChannels=3, CompressedData=str(compressed))
+    assert np.array_equal(read_cine(path).frames, np.stack(list(map(luma, colours))))
+    with pytest.raises(DataError, match="holds colours; save it as values of one channel"):
+        read_medical(path)
+
+
 def test_missing_pixels_are_refused(write, tmp_path):
     path = write()
     (tmp_path / "a.raw").unlink()
@@ -123,8 +135,12 @@ def test_pixel_files_outside_the_folder_are_refused(write, name):
         ({"DimSize": "60000 60000 1"}, "claims 1 x 60000 x 60000 pixels"),
         ({"DimSize": "1000 1000 100000"}, "bytes are decoded"),
         ({"DimSize": "9 twelve 3"}, "cannot be decoded"),
-        ({"ElementType": "MET_STRING"}, "1 channels of MET_STRING; save it as grey values"),
-        ({"ElementNumberOfChannels": 3}, "3 channels of MET_UCHAR"),
+        (
+            {"ElementType": "MET_STRING"},
+            "1 channels of MET_STRING; save it as RGB of three MET_UCHAR or as grey values",
+        ),
+        ({"ElementNumberOfChannels": 4}, "4 channels of MET_UCHAR; save it as RGB of three MET_UCHAR"),
+        ({"ElementNumberOfChannels": 3, "ElementType": "MET_USHORT"}, "3 channels of MET_USHORT"),
         ({"BinaryData": "False"}, "pixels as text"),
         ({"ElementType": None}, "its header has no ElementType"),
         ({"pixels": "LIST"}, "pixels in several files"),

@@ -267,7 +267,7 @@ def test_a_header_with_its_pixels_in_a_second_file_is_read(tmp_path, write, pixe
 def test_headers_of_other_formats_named_hdr_are_refused(write):
     with pytest.raises(DataError, match=r"a\.hdr: is not a NIfTI file"):
         read_medical(write(b"#?RADIANCE\n" * 40, "a.hdr"))
-    with pytest.raises(DataError, match="keeps its pixels in a second file; name the pair"):
+    with pytest.raises(DataError, match=r"is in the format Analyze 7\.5 or damaged; save it as NIfTI"):
         read_medical(write(nifti(FRAMES, magic=b"\0\0\0\0"), "a.hdr"))  # Analyze 7.5, without orientation
 
 

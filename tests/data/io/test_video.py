@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from PIL import Image
 
 from alan.data.io import base
 from alan.data.io.video import read_video
@@ -204,6 +205,17 @@ def write(path, frames, codec, pixels, *, stamps=None, options=None):
             frame.pts, frame.time_base = stamps[index] if stamps else 40 * index, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def test_an_animated_avif_is_read_as_a_loop(tmp_path):
+    """Its first stream is a still of the same size."""
+    frames = np.random.default_rng(0).integers(0, 255, (6, 4, 4), np.uint8).repeat(16, 1).repeat(16, 2)
+    first, *others = map(Image.fromarray, frames)
+    first.save(tmp_path / "a.avif", save_all=True, append_images=others, duration=40, quality=95)
+    with pytest.warns(AlanWarning, match="holds 2 video streams"):
+        found = read_video(tmp_path / "a.avif")
+    assert found.frames.shape == frames.shape
+    assert np.abs(found.frames.astype(float) - frames).mean() < 4
 
 
 def test_times_of_a_constant_rate_are_read(tmp_path, archives, frames):
