@@ -49,7 +49,7 @@ class Trainer(LightningTrainer):
     """Lightning's trainer; see there for all arguments but ``precision``.
 
     Args:
-        precision: Numerical precision; ``auto`` is bf16-mixed where the device computes bfloat16 natively, else
+        precision: Numerical precision; ``auto`` is bf16-mixed where the device computes bfloat16 faster, else
             32-true.
         **kwargs: Arguments of :class:`lightning.pytorch.Trainer`.
     """

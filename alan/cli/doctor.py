@@ -13,7 +13,7 @@ from pathlib import Path
 from alan._version import __version__
 from alan.extras import DISTRIBUTION, install_hint
 from alan.files import digest
-from alan.precision import native_bf16
+from alan.precision import fast_bf16
 from alan.shipped import folders, shipped_configs
 from alan.workers import usable_cpus
 
@@ -75,7 +75,8 @@ def _machine() -> Iterator[str]:
     yield f"processor      {model or platform.processor() or platform.machine()}"
     yield f"cores          {usable_cpus()} of {os.cpu_count()} usable, {torch.get_num_threads()} threads"
     yield f"features       {' '.join(flag for flag in PROCESSOR_FLAGS if flag in known) or 'unknown'}"
-    yield f"bfloat16       {'native' if native_bf16() else 'emulated: precision auto computes in float32'}"
+    speed, chosen = ("faster", "bfloat16") if fast_bf16() else ("slower", "float32")
+    yield f"bfloat16       {speed} than float32: precision auto computes in {chosen}"
     yield f"memory         {_memory()}"
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)

@@ -85,7 +85,7 @@ class TrainingSettings:
         epochs: Passes through the labelled frames.
         steps: Number of optimiser steps, whatever the number of frames; it replaces ``epochs``.
         accelerator: Accelerator of Lightning to train on: ``auto``, ``cpu`` or ``gpu``.
-        precision: Numerical precision of Lightning; ``auto`` uses bfloat16 where the device computes it natively,
+        precision: Numerical precision of Lightning; ``auto`` uses bfloat16 where the device computes it faster,
             and float32 elsewhere.
         num_workers: Processes that read frames; 0 reads in the training process.
     """

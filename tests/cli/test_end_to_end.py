@@ -204,12 +204,12 @@ def test_another_configuration_is_refused_unless_overwritten(used, tiny, alan):
 def test_auto_precision_is_recorded_and_kept_on_another_machine(tiny, alan, stop, tmp_path, monkeypatch):
     args = ("fit", "--config", config(tmp_path / "c.yaml", tiny), "--out", tmp_path / "run")
     args += ("--trainer.precision", "auto")
-    monkeypatch.setattr("alan.precision.native_bf16", lambda accelerator: False)
+    monkeypatch.setattr("alan.precision.fast_bf16", lambda accelerator: False)
     with stop(3):
         assert alan(*args).code == 130
     saved = (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
     assert "precision: 32-true" in saved
-    monkeypatch.setattr("alan.precision.native_bf16", lambda accelerator: True)
+    monkeypatch.setattr("alan.precision.fast_bf16", lambda accelerator: True)
     assert alan(*args).code == 0
     assert (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8") == saved
     assert alan(*args, "--trainer.precision", "bf16-mixed").code == 2

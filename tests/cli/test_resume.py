@@ -264,5 +264,5 @@ def test_the_seed_of_a_run_reaches_model_and_data(command, straight, tmp_path):
 
 
 def native(answer):
-    """Pretend that the processor computes bfloat16 natively, or does not."""
-    precision.native_bf16 = lambda _: answer
+    """Pretend that the processor computes bfloat16 faster than float32, or does not."""
+    precision.fast_bf16 = lambda _: answer
