@@ -18,6 +18,7 @@ from typing import Any
 
 from alan._version import __version__
 from alan.cli.console import common_options, console, quiet_lightning, show
+from alan.cli.examples import examples
 from alan.cli.failures import in_one_line
 from alan.errors import AlanError, ConfigError, SkippedError, nearest
 from alan.signals import Interruption, handle_signals, received_signal
@@ -108,6 +109,11 @@ def _usage() -> str:
     return "\n\n".join([head + "\n".join(lines), COMMON, EXIT_CODES])
 
 
+def _epilog(verb: str) -> str:
+    """Return the text below the options of a verb."""
+    return "\n\n".join([examples(verb), COMMON, EXIT_CODES])
+
+
 def _is_group(word: str) -> bool:
     """Return whether a word begins a verb of two words."""
     return any(name.startswith(f"{word} ") for name in VERBS)
@@ -164,7 +170,7 @@ def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
     from alan.cli.inputs import check_inputs
     from alan.cli.parsing import function_parser
 
-    parser = function_parser(function, verb, f"{COMMON}\n\n{EXIT_CODES}")
+    parser = function_parser(function, verb, _epilog(verb))
     parsed = parser.parse_args(list(args))
     check_inputs(parsed.as_dict())
     values = parser.instantiate_classes(parsed).as_dict()
@@ -180,7 +186,7 @@ def _lightning(verb: str, args: list[str]) -> None:
     from alan.cli.inputs import check_inputs, training_values
 
     if args == ["--help"]:
-        show_help(verb, LIGHTNING[verb], f"{COMMON}\n\n{EXIT_CODES}")
+        show_help(verb, LIGHTNING[verb], _epilog(verb))
         return
     if not any(arg.startswith("--print_config") for arg in args):
         check_inputs(training_values(args))

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 from sphinx.pycode import ModuleAnalyzer
 
 import alan
+from alan.cli.examples import EXAMPLES
 from alan.cli.fit import run_lightning
 from alan.cli.help import annotation, default_words, type_words
 from alan.cli.main import COMMON, EXIT_CODES, LIGHTNING, VERBS
@@ -102,6 +103,7 @@ def verb_page(verb: str, text: str) -> str:
         page += re.split(r"\n +(?:Args|Returns|Raises):", docstring)[0].replace("\n    ", "\n").strip() + "\n\n"
     else:
         page += f"{text[0].upper()}{text[1:]}.\n\n"
+    page += ".. code-block:: sh\n\n" + textwrap.indent(EXAMPLES[verb], "   ") + "\n\n"
     page += f".. program:: alan {verb}\n\n"
     for action in parser_of(verb)._actions:
         names = [name for name in action.option_strings if name.startswith("--") and not name.endswith(".help")]

@@ -1,12 +1,16 @@
 """Help of the verbs: words in place of Python types, no markup, and the options of a class."""
 
+import importlib
+import shlex
 from typing import Annotated, Literal
 
 import pytest
 from annotated_types import Interval
 
 from alan.cli import main as cli
+from alan.cli.examples import EXAMPLES
 from alan.cli.help import default_words, type_words
+from alan.cli.parsing import find_configs, function_parser
 
 
 @pytest.mark.parametrize(
@@ -59,3 +63,33 @@ def test_the_help_of_a_class_lists_its_options(args, capsys):
     out = show(capsys, *args)
     assert out.startswith("Options of alan.parcels.RaptorModule Train a RAPTOR head over a locked backbone")
     assert "--model.lr LR Learning rate of Adam. (type: float > 0, default: 0.005)" in out
+
+
+def test_every_verb_has_an_example():
+    assert [*EXAMPLES] == [*cli.VERBS, *cli.LIGHTNING]
+
+
+def words_of_examples(verb):
+    for line in EXAMPLES[verb].replace("\\\n", " ").splitlines():
+        program, *words = shlex.split(line)
+        assert (program, words[: verb.count(" ") + 1]) == ("alan", verb.split())
+        yield words[verb.count(" ") + 1 :]
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_examples_have_options_and_values_of_the_verb(verb, capsys):
+    module, _, name = cli.VERBS[verb][0].partition(":")
+    for words in words_of_examples(verb):
+        parser = function_parser(getattr(importlib.import_module(module), name), verb, "")
+        parser.parse_args(find_configs(cli.name_files(verb, words)))
+    assert f"examples {' '.join(EXAMPLES[verb].split())} options of every verb" in show(
+        capsys, *verb.split(), "-h"
+    )
+
+
+@pytest.mark.parametrize("verb", cli.LIGHTNING)
+def test_examples_have_options_and_values_of_lightning(verb, capsys):
+    for words in words_of_examples(verb):
+        assert "class_path: alan." in show(capsys, verb, *words, "--print_config")
+    assert cli.main([verb, "-h"]) == 0
+    assert f"examples\n  {EXAMPLES[verb].splitlines()[0]}" in capsys.readouterr().out
