@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from alan.analysis.overlay import write_mp4
 from alan.backbone.dino.module import DINOModule
+from alan.data.simulator import simulate_sequence
 from alan.data.store.reader import FrameStore
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -126,3 +128,30 @@ def test_masks_equal_those_of_the_cpu(tiny, alan, tmp_path, monkeypatch):
             masks.append(np.stack([np.asarray(Image.open(path)) for path in paths]))
         assert masks[0].shape == masks[1].shape
         assert (masks[0] == masks[1]).mean() > 0.999
+
+
+def test_an_analysis_equals_that_of_the_cpu(alan, tmp_path):
+    clip = simulate_sequence("A4C", 3, n_frames=24, beats=1.2, size=160, seed=3)
+    with write_mp4(tmp_path / "a4c.mp4", clip.frames.shape[1:], 25) as write:
+        for frame in clip.frames:
+            write(np.repeat(frame[..., None], 3, -1))
+    command, labels = ["analyze", tmp_path / "a4c.mp4", "--view=A4C", "--outputs=[png]"], []
+    for device in ("cpu", "cuda"):
+        ran = alan(*command, "--out", tmp_path / device, "--device", device)
+        assert ran.code == 0, ran.err
+        (path,) = (tmp_path / device).glob("loops/*/labels.npz")
+        labels.append(np.load(path)["labels"])
+    assert (labels[0] == labels[1]).mean() > 0.999
+
+
+def test_parcels_and_white_boxes_of_a_gpu_open_on_the_cpu(tiny, alan, tmp_path):
+    store, out = tiny.store("camus"), tmp_path / "parcels"
+    parcels = ["parcels", "--store", store, "--backbone", tiny.backbone(), "--n_parcels=8", "--out", out]
+    assert alan(*parcels, "--device=cuda").code == 0
+    assert "nothing to do" in alan(*parcels).err
+    name = ["name", "--parcels", out / "parcels.safetensors", "--store", store, "--structures=[lv]"]
+    for device in ("cuda", "cpu"):
+        ran = alan(*name, "--share_above=0.02", "--out", tmp_path / device, "--device", device)
+        assert ran.code == 0, ran.err
+    boxes = [json.loads((tmp_path / device / "lv.json").read_text())["selector"] for device in ("cuda", "cpu")]
+    assert boxes[0]["interior"] == boxes[1]["interior"]

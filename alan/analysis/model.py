@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest, shipped_models
@@ -22,7 +23,7 @@ from alan.data.preprocessing import resize_frames
 from alan.downstream.whitebox.opinion import read_phase_opinions
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
-from alan.errors import DataError, nearest
+from alan.errors import ConfigError, DataError, nearest
 from alan.export.program import BACKBONE, PARCELS, write_weights
 from alan.export.runtime import OnnxParcels, cached_program, open_program
 from alan.files import fingerprint, write_json, write_text
@@ -147,6 +148,21 @@ class AnalysisModel:
         bank = {} if self.bank is None else {"view_bank": VIEWS}
         spread = {"spread": {measure: list(pair) for measure, pair in self.spread.items()}} if self.spread else {}
         write_json(root / f"{name}{SUFFIX}", manifest | bank | spread)
+
+    def to(self, device: torch.device) -> Self:
+        """Move backbone and parcels to a device, and return the model.
+
+        Raises:
+            ConfigError: The network is run by onnxruntime, which uses the processor.
+        """
+        if isinstance(self.parcels, OnnxParcels):
+            if device.type != "cpu":
+                raise ConfigError(
+                    f"device is '{device}' with the runtime onnx, which uses the processor: give cpu"
+                )
+            return self
+        self.parcels.to(device)  # the bank of views has the same backbone
+        return self
 
     @staticmethod
     def files(name: str) -> list[str]:

@@ -34,6 +34,7 @@ from alan.analysis.worker import LABELS, SOURCES, AnalysisSettings, Worker, fini
 from alan.arrays import load_arrays
 from alan.bounds import PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
+from alan.devices import choose_device
 from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.files import fingerprint
@@ -85,6 +86,7 @@ def analyze_files(
     strict: bool = False,
     overwrite: bool = False,
     key: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
     finish: Callable[[Analysis], None] | None = None,
     progress: Progress = no_progress,
 ) -> Analysis:
@@ -104,6 +106,7 @@ def analyze_files(
         overwrite: Replace a run with another configuration.
         key: CSV file to write that links pseudonyms to files. It must be outside the folder of the results, which
             contains no identifier.
+        device: Device that runs the network, see :func:`alan.devices.choose_device`.
         finish: Function that is called with the results before the lock of the folder is released; it may write a
             report.
         progress: Receives the finished share, 0 to 1, and the name of the present step; with several processes, it
@@ -124,6 +127,7 @@ def analyze_files(
     within = [path for path in inputs if Path(path).resolve().is_relative_to(folder.resolve())]
     if within:
         raise ParameterError(f"out is {folder}, the folder of the input {within[0]}: give another folder")
+    choose_device(device)
     model = AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
     if model.bank is None and settings.loop.view is None:
         raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
@@ -142,7 +146,9 @@ def analyze_files(
         write_key(Path(key), sources, inputs, {name for name, _ in others})
     with open_run(folder, config, overwrite, CONTENTS) as run:
         run.keep = True
-        states = _analyze_all(sources, folder, settings, model=model, workers=workers, progress=progress)
+        states = _analyze_all(
+            sources, folder, settings, model=model, workers=workers, device=device, progress=progress
+        )
         _remove_others(folder, sources, states)
         found, n_measured = _collect(folder, sources, states, others)
         if "dicom" in settings.outputs:
@@ -176,6 +182,7 @@ def _analyze_all(
     *,
     model: AnalysisModel,
     workers: int | None,
+    device: str,
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
     """Analyze the files that are not done, and return the state of each file by name."""
@@ -186,14 +193,14 @@ def _analyze_all(
     n = min(workers or usable_cpus(), len(todo))
     with tqdm(total=len(sources), initial=len(done), desc="analyze", unit="file") as bar:
         if n <= 1:
-            worker = Worker(folder, settings, model)
+            worker = Worker(folder, settings, model, device)
             for source in todo:
                 first, total = len(done), len(sources)
                 done[source.name] = worker(source, part_of(progress, first / total, (first + 1) / total))
                 _log_file(source, done[source.name])
                 bar.update()
             return done
-        with worker_pool(n, _start_worker, folder, settings, preload=__name__) as pool:
+        with worker_pool(n, _start_worker, folder, settings, device, preload=__name__) as pool:
             futures = {pool.submit(_work, source): source for source in todo}
             for future in as_completed(futures):
                 source = futures.pop(future)
@@ -215,13 +222,13 @@ def _log_file(source: Source, state: Mapping[str, Any]) -> None:
 _worker: Worker | None = None
 
 
-def _start_worker(folder: Path, settings: AnalysisSettings) -> None:
+def _start_worker(folder: Path, settings: AnalysisSettings, device: str) -> None:
     """Load the model once per process; the processes share the cores."""
     import torch
 
     torch.set_num_threads(1)
     global _worker  # noqa: PLW0603 (state of the process)
-    _worker = Worker(folder, settings)
+    _worker = Worker(folder, settings, device=device)
 
 
 def _work(source: Source) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from alan.analysis.tables import LOOP_FOLDER, RESULT
 from alan.bounds import PositiveFloat, bounded
 from alan.data.io.base import MAKE_READABLE
 from alan.data.io.medical import medical_files
+from alan.devices import choose_device
 from alan.errors import SHORTAGE, AlanError, DataError, is_out_of_memory
 from alan.files import atomic, fingerprint, read_json, write_json
 from alan.progress import Progress, no_progress, part_of
@@ -74,9 +75,12 @@ class Worker:
         model: The model; None loads the model of the settings.
     """
 
-    def __init__(self, folder: Path, settings: AnalysisSettings, model: AnalysisModel | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: AnalysisSettings, model: AnalysisModel | None = None, device: str = "cpu"
+    ) -> None:
         self.folder, self.settings = folder, settings
-        self.model = model or AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
+        model = model or AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
+        self.model = model.to(choose_device(device))
         self.provenance = {
             "alan": __version__,
             "model": Path(settings.model).name,

@@ -32,6 +32,7 @@ def analyze(
     reference: str | None = None,
     key: str | None = None,
     workers: PositiveInt | None = None,
+    device: str = "cpu",
     strict: bool = False,
     overwrite: bool = False,
 ) -> Path:
@@ -72,6 +73,8 @@ def analyze(
             with these; null compares none.
         key: CSV file to write that links pseudonyms to files; it must lie outside the folder of the results.
         workers: Number of processes; null takes one per core.
+        device: Device that runs the network: cpu, cuda, cuda:1, or auto for a GPU where there is one.
+            The processes share it, so that a few of them suffice.
         strict: Exit with code 1 if a file was left out.
         overwrite: Replace a run with another configuration.
 
@@ -118,6 +121,7 @@ def analyze(
         patient=patient,
         key=key,
         workers=workers,
+        device=device,
         strict=strict,
         overwrite=overwrite,
         finish=finish,

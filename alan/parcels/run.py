@@ -35,6 +35,7 @@ def run_parcels(
     max_samples: PositiveInt = 60_000,
     batch_size: PositiveInt = 32,
     seed: Seed = 0,
+    device: str = "cpu",
     overwrite: bool = False,
 ) -> Path:
     """Fit k-means parcels on the unlabelled frames of a store.
@@ -62,6 +63,7 @@ def run_parcels(
         max_samples: Largest number of tokens on which k-means is fitted.
         batch_size: Number of frames that go through the backbone at a time.
         seed: Seed of all draws.
+        device: Device that runs the backbone: cpu, cuda, cuda:1, or auto for a GPU where there is one.
         overwrite: Replace a run with another configuration.
 
     Returns:
@@ -71,14 +73,15 @@ def run_parcels(
         ConfigError: The folder contains a run with another configuration or other inputs.
         AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
-    given = settings(locals(), "batch_size")
+    given = settings(locals(), "batch_size", "device")
     check_kmeans(n_parcels, max_samples, n_components, whiten=whiten)
     from alan.backbone.load import load_backbone
     from alan.data.store.reader import FrameStore
+    from alan.devices import choose_device
     from alan.parcels.kmeans import fit_kmeans
     from alan.parcels.model import save_parcels
 
-    frame_store = FrameStore(store)
+    frame_store, chosen = FrameStore(store), choose_device(device)
     index = frame_store.choose_frames(split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)
     config = {**given, "inputs": {"store": frame_store.fingerprint, "backbone": locked.fingerprint}}
@@ -88,7 +91,7 @@ def run_parcels(
             _log.info("%s: the same configuration and inputs as before, nothing to do", path)
             return path
         model = fit_kmeans(
-            locked,
+            locked.to(chosen),
             frame_store.frames(index),
             n_parcels,
             n_components=n_components,

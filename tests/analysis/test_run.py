@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from alan import workers
@@ -37,6 +38,7 @@ from alan.data.simulator import simulate_sequence
 from alan.downstream import ExpertOpinion
 from alan.downstream.whitebox.opinion import Opinion
 from alan.errors import ConfigError, DataError, ParameterError, SkippedError
+from alan.export.runtime import OnnxParcels
 from alan.progress import no_progress
 from alan.report.analysis import write_analysis_report
 
@@ -65,6 +67,18 @@ def archive(tmp_path_factory):
     (root / "p2_broken.avi").write_bytes(b"RIFF and no more")
     (root / "notes.txt").write_text("no loop")
     return root, clips
+
+
+def stand_in(**attributes):
+    """A model that records the device to which it is moved."""
+    model = SimpleNamespace(fingerprint="f", runtime="torch", device=None, **attributes)
+
+    def to(device):
+        model.device = device
+        return model
+
+    model.to = to
+    return model
 
 
 def test_opinions_change_the_parcels_of_their_phase(archive, tmp_path, capsys):
@@ -281,10 +295,34 @@ def test_results_of_changed_or_deleted_files_are_removed(tmp_path):
     assert [path.name for path in (tmp_path / "patients").iterdir()] == ["p0"]
 
 
+@pytest.mark.parametrize("available", [False, True])
+def test_the_network_is_moved_to_the_device_that_is_asked_for(tmp_path, monkeypatch, available):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    for device, kind in (("cpu", "cpu"), ("auto", "cuda" if available else "cpu")):
+        model = stand_in()
+        assert Worker(tmp_path, FAST, model, device).model is model
+        assert model.device == torch.device(kind)
+
+
+def test_a_device_that_is_missing_is_refused_before_the_work(archive, tmp_path):
+    with pytest.raises(ParameterError, match="device is 'abacus', which cannot be used here: give"):
+        analyze_files([archive[0]], tmp_path / "out", FAST, device="abacus")
+    assert not (tmp_path / "out").exists()
+
+
+def test_onnxruntime_stays_on_the_processor():
+    model = AnalysisModel.load("alan-sim")
+    assert model.to(torch.device("cpu")) is model
+    model.parcels = OnnxParcels.__new__(OnnxParcels)
+    assert model.to(torch.device("cpu")) is model
+    with pytest.raises(ConfigError, match="device is 'cuda' with the runtime onnx, which uses the processor"):
+        model.to(torch.device("cuda"))
+
+
 def test_files_that_another_version_analyzed_are_analyzed_again(tmp_path, monkeypatch):
     (tmp_path / "a.avi").write_bytes(b"RIFF")
     source = Source(tmp_path / "a.avi", "p1", "p1_1")
-    worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    worker = Worker(tmp_path / "out", FAST, stand_in())
     monkeypatch.setattr(worker_module, "open_loops", Mock(return_value=[]))
     worker(source)
     assert finished_state(tmp_path / "out", source) is not None
@@ -299,7 +337,7 @@ def test_changed_pixels_of_a_header_are_analyzed_again(tmp_path, monkeypatch):
     (tmp_path / "a.mhd").write_bytes(metaimage(np.zeros((1, 32, 32), np.uint8), "a.raw"))
     (tmp_path / "a.raw").write_bytes(bytes(1024))
     source = Source(tmp_path / "a.mhd", "p1", "p1_1")
-    worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    worker = Worker(tmp_path / "out", FAST, stand_in())
     monkeypatch.setattr(worker_module, "open_loops", Mock(return_value=[]))
     worker(source)
     assert finished_state(tmp_path / "out", source) is not None
@@ -308,7 +346,7 @@ def test_changed_pixels_of_a_header_are_analyzed_again(tmp_path, monkeypatch):
 
 
 def test_at_most_ten_neighbours_are_drawn(tmp_path, monkeypatch):
-    worker = Worker(tmp_path, FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    worker = Worker(tmp_path, FAST, stand_in())
     found = LoopAnalysis(LoopResult("loop1", "p1", "left out"), thumbnails=np.zeros((25, 28, 28), np.uint8))
     monkeypatch.setattr(worker_module, "analyze_loop", lambda *args: found)
     worker._loop(SimpleNamespace(name="loop1", simulated=False, references=lambda keep: None))
@@ -317,7 +355,7 @@ def test_at_most_ten_neighbours_are_drawn(tmp_path, monkeypatch):
 
 
 def test_a_deleted_file_does_not_stop_the_others(tmp_path):
-    model = SimpleNamespace(fingerprint="f", runtime="torch")
+    model = stand_in()
     worker = Worker(tmp_path / "out", FAST, model)
     name = "smith_a4c.avi"
     state = worker(Source(tmp_path / name, "p1", "p1_1"))
@@ -328,7 +366,7 @@ def test_a_deleted_file_does_not_stop_the_others(tmp_path):
 
 def test_an_error_in_writing_results_ends_the_run(tmp_path, monkeypatch):
     source = Source(tmp_path / "a.avi", "p1", "p1_1")
-    worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    worker = Worker(tmp_path / "out", FAST, stand_in())
 
     def fail(path):
         def opened(*args, **kwargs):
@@ -347,7 +385,7 @@ def test_an_error_in_writing_results_ends_the_run(tmp_path, monkeypatch):
 
 def test_an_unexpected_error_is_listed_and_its_traceback_goes_to_the_log_only(tmp_path, monkeypatch, caplog):
     (tmp_path / "DOE_JANE.avi").write_bytes(b"RIFF")
-    model = SimpleNamespace(fingerprint="f", runtime="torch", bank=object())
+    model = stand_in(bank=object())
     monkeypatch.setattr(AnalysisModel, "load", lambda *args: model)
     monkeypatch.setattr(worker_module, "open_loops", Mock(side_effect=AttributeError("DOE_JANE has no pixels")))
     out = tmp_path / "out"
@@ -368,7 +406,7 @@ def test_an_unexpected_error_is_listed_and_its_traceback_goes_to_the_log_only(tm
 def test_too_many_open_files_end_the_run(tmp_path, monkeypatch):
     write_loop(tmp_path / "a.avi", 5, "A4C")
     source = Source(tmp_path / "a.avi", "p1", "p1_1")
-    worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    worker = Worker(tmp_path / "out", FAST, stand_in())
     for name in ("av.open", "pathlib.Path.open"):
         with monkeypatch.context() as patch:
             patch.setattr(name, Mock(side_effect=OSError(24, "Too many open files", str(source.path))))
@@ -403,5 +441,5 @@ def test_an_error_in_one_process_cancels_the_remaining_files(tmp_path, monkeypat
     monkeypatch.setattr(run, "_work", work)
     sources = [Source(tmp_path / f"{n}.avi", f"p{n}", f"p{n}_1") for n in range(10)]
     with pytest.raises(OSError, match="No space"):
-        run._analyze_all(sources, tmp_path, FAST, model=None, workers=2, progress=no_progress)
+        run._analyze_all(sources, tmp_path, FAST, model=None, workers=2, device="cpu", progress=no_progress)
     assert len(started) <= 2

@@ -30,6 +30,7 @@ def test_a_run_equals_the_function_and_is_computed_once(tiny, alan, tmp_path, li
     again = alan("parcels", *args)
     assert again.code == 0
     assert "nothing to do" in again.err
+    assert "nothing to do" in alan("parcels", *args, "--device=auto").err  # another device is no other run
     assert (out / "parcels.safetensors").stat().st_mtime_ns == before
     other = alan("parcels", *args, "--n_parcels", 9)
     assert (other.code, len(other.lines)) == (2, 1)

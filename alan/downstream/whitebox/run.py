@@ -36,6 +36,7 @@ def run_naming(
     prior_strength: NonNegativeFloat = 8.0,
     batch_size: PositiveInt = 64,
     seed: Seed = 0,
+    device: str = "cpu",
     overwrite: bool = False,
 ) -> Path:
     """Name parcels by simulated frames: white boxes of structures without a human label.
@@ -66,6 +67,7 @@ def run_naming(
         prior_strength: Largest weight of the simulated counts of a parcel, in effective pixels of real labels.
         batch_size: Number of frames that go through the backbone at a time.
         seed: Seed of the draw of patients.
+        device: Device that runs the parcel model: cpu, cuda, cuda:1, or auto for a GPU where there is one.
         overwrite: Replace a run with another configuration.
 
     Returns:
@@ -76,9 +78,10 @@ def run_naming(
         SelectionError: No parcel is probable enough for a structure; the message names the best candidate.
         AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
-    given = settings(locals(), "batch_size", "opinions")
+    given = settings(locals(), "batch_size", "device", "opinions")
     from alan.data.store.reader import FrameStore
     from alan.data.structures import check_structures
+    from alan.devices import choose_device
     from alan.downstream.whitebox.fitting import ALL_PHASES
     from alan.downstream.whitebox.naming import NamingFrames, box_name, name_parcels
     from alan.downstream.whitebox.opinion import read_opinions
@@ -94,7 +97,7 @@ def run_naming(
     simulated, human = NamingFrames.choose(stores[0], split, views), None
     if labels is not None:
         human = NamingFrames.choose(stores[1], label_split, views, phases=None, patients=label_patients, seed=seed)
-    model = load_parcels(parcels)
+    model = load_parcels(parcels).to(choose_device(device))
     known = read_opinions(opinions or (), structures, model.fingerprint)
     inputs = dict(zip(("store", "labels"), (one.fingerprint for one in stores), strict=False))
     config = {
