@@ -103,8 +103,10 @@ class Source:
     def redact(self, text: str) -> str:
         """Replace the names of files and folders in a message, and words that it quotes from them."""
         for path in (self.path, *self.stills):
-            for known in (str(path), str(path.absolute()), str(path.resolve())):
-                text = text.replace(f"{known}: ", "").replace(known, self.name)
+            for known in (path, path.absolute(), path.resolve()):
+                text = text.replace(f"{known}: ", "").replace(str(known), self.name)
+                beside = re.escape(str(known.parent / known.stem))  # such as the file of its pixels
+                text = re.sub(rf"(?<![\w/]){beside}(?=\.\w)", self.name, text)
             words = {path.name, path.stem, *path.absolute().parent.parts[1:]}
             named = {word for word in words if len(word) > 3} - _PLAIN
             for word in sorted(named, key=len, reverse=True):

@@ -338,7 +338,9 @@ def test_names_that_are_words_of_messages_leave_the_message_readable(tmp_path):
     assert source.redact("is empty; 3 frames of MRN7 data") == "is empty; 3 frames of p_1"
     source = Source(tmp_path / "Jane Doe" / "frames" / "MRN7" / "empty.mhd", "p", "p_1")
     message = f"{tmp_path / 'Jane Doe' / 'frames' / 'MRN7' / 'empty.raw'}: ends early"
-    assert source.redact(message) == "p_1/empty.raw: ends early"
+    assert source.redact(message) == "p_1.raw: ends early"
+    source = Source(Path("doe/mrn.mhd"), "p", "p_1")  # short names
+    assert source.redact("doe/mrn.raw: ends early") == "p_1.raw: ends early"
 
 
 JANE, JOHN = {"PatientName": "DOE^JANE", "PatientBirthDate": "19550102"}, {"PatientName": "ROE^JOHN"}

@@ -1,7 +1,7 @@
 """How often intervals hold for patients by whom they were not calibrated, by the number of labelled patients.
 
-Patients of a store are drawn, their loops calibrate the measures of a model (``alan calibrate``), and 100 others are
-measured with these intervals. Take patients from whose labels the model did not learn.
+Patients of a store are drawn, their loops calibrate the measures of a model (``alan calibrate``), and 100 others
+are measured with these intervals. Take patients from whose labels the model did not learn.
 
 python tests/benchmarks/bench_calibration.py --store data/camus_views.h5 --split train
 """
@@ -43,11 +43,9 @@ def main():
             for name in MEASURES:
                 draws = calibrate_draws(planes, name, n, confidence=confidence, draws=options.draws)
                 shares, widths = np.transpose(list(draws))
-                print(
-                    f"{n} patients, confidence {confidence}, {name}: {shares.mean():.0%} hold ({shares.min():.0%} to "
-                    f"{shares.max():.0%}), width {widths.mean():.0f}",
-                    flush=True,
-                )
+                title = f"{n} patients, confidence {confidence}, {name}"
+                ends = f"{shares.min():.0%} to {shares.max():.0%}"
+                print(f"{title}: {shares.mean():.0%} hold ({ends}), width {widths.mean():.0f}", flush=True)
 
 
 if __name__ == "__main__":

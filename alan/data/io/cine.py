@@ -16,7 +16,7 @@ from alan.data.io.video import VideoFrames
 #: Suffixes of video containers.
 VIDEOS = (
     *(".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".ts"),
-    *(".flv", ".asf", ".ogv", ".vob", ".mts", ".m2ts"),
+    *(".flv", ".asf", ".ogv", ".vob", ".mts", ".m2ts", ".avif"),
 )
 #: Suffixes of DICOM files, which may also have none.
 DICOM = (".dcm", ".dicom")
