@@ -282,8 +282,10 @@ def report_failures(
         return
     skipped = len(failures) if skipped is None else skipped
     others = len(failures) - skipped
-    also = f" and found {plural(others, 'other problem')}" if others else ""
-    text = f"skipped {skipped} of {total} files{also}, listed in {path}; the first: {': '.join(failures[0])}"
+    found = f"found {plural(others, 'other problem' if skipped else 'problem')}"
+    counts = f"skipped {skipped} of {total} files" if skipped else f"{found} in {plural(total, 'file')}"
+    also = f" and {found}" if skipped and others else ""
+    text = f"{counts}{also}, listed in {path}; the first: {': '.join(failures[0])}"
     if strict:
         raise SkippedError(text)
     warnings.warn(text, AlanWarning, stacklevel=2)

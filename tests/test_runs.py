@@ -170,3 +170,9 @@ def test_skipped_files_are_listed_and_warned_of_once(tmp_path):
         report_failures(path, failures, 5, strict=True)
     report_failures(path, [], 5, strict=True)
     assert not path.exists()
+
+
+def test_problems_of_files_that_were_used_are_not_called_skipped(tmp_path):
+    failures = [("a", "hidden"), ("b", "hidden")]
+    with pytest.warns(AlanWarning, match="^found 2 problems in 3 files, listed in"):
+        report_failures(tmp_path / "failures.csv", failures, 3, strict=False, skipped=0)

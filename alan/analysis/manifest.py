@@ -13,6 +13,7 @@ from typing import Any, Self
 from alan.analysis.results import Spread
 from alan.errors import DataError, damaged, nearest
 from alan.shipped import folders
+from alan.words import plural
 
 SCHEMA = "alan-model/1"
 #: Ending of the name of a manifest.
@@ -61,7 +62,8 @@ class Manifest:
         if path.is_dir():
             found = sorted(path.glob(f"*{SUFFIX}"))
             if len(found) != 1:
-                raise DataError(f"{path}: holds {len(found)} manifests (*{SUFFIX}): give the path of one")
+                held = plural(len(found), "manifest")
+                raise DataError(f"{path}: holds {held} of a model (*{SUFFIX}): give the path of one")
             path = found[0]
         if not path.is_file():
             known = shipped_models()

@@ -39,6 +39,7 @@ _ONE_WORD = re.compile(r"^(\S+ is )([\w./-]+)(: give a list, such as )'\[one, an
 _KEY = re.compile(r'^Parser key "([^"]+)": (.+?)\. Got value: (.*)$')
 _CHOICE = re.compile(r"Expected a typing\.Literal\[([^\]]*)\]")
 _TYPE = re.compile(r"Expected a <class '([\w.]+)'>")
+_TUPLE = re.compile(r"Expected a tuple with (\d+) elements")
 _CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _GIVEN = re.compile(r"\n\s*Given value: (.*)", re.DOTALL)
 _WORDS = {
@@ -118,7 +119,7 @@ def one_line(message: str, classes: Sequence[str] = ()) -> str:
     # the reasons name an option below the key; the parser's representation of the value adds nothing
     nested = given is None or given[1].startswith(("NestedArg(", "Namespace("))
     value = "" if given is None or nested else f" is {' '.join(given[1].split())[:100]}"
-    return _as_list(f"{union['key']}{value}: {'; '.join(telling)}")[:400]
+    return _as_list(f"{union['key']}{value}: {'; or '.join(telling)}")[:400]
 
 
 def _as_list(message: str) -> str:
@@ -130,9 +131,18 @@ def _in_words(message: str, classes: Sequence[str]) -> str:
     """Replace names of Python types by words for the expected value."""
     message = _KEY.sub(r"\1 is \3: \2", message)
     message = _CHOICE.sub(lambda found: f"choose one of: {found[1].replace(chr(39), '')}", message)
-    message = _CLASS.sub(lambda found: f"no class of that name; {nearest(found[1], classes)}", message)
+    message = _TUPLE.sub(r"give a list of \1", message)
+    message = _CLASS.sub(lambda found: _other_class(found[1], classes), message)
     message = _MISSING.sub(lambda found: f"missing: {_VERB.sub('', found[1])} (--help lists the options)", message)
     return _TYPE.sub(lambda found: _WORDS.get(found[1].rpartition(".")[2], f"a {found[1]} is expected"), message)
+
+
+def _other_class(given: str, classes: Sequence[str]) -> str:
+    """Offer the classes that may take the place of one."""
+    if given in classes:  # the class of the model in place of that of the data, or the reverse
+        others = [name for name in classes if name.endswith("DataModule") != given.endswith("DataModule")]
+        return f"not a class for this option; choose one of: {', '.join(sorted(others))}"
+    return f"no class of that name; {nearest(given, classes)}"
 
 
 def _own_cause(error: BaseException | None) -> AlanError | None:
@@ -252,7 +262,10 @@ class Parser(ArgumentParser):
             ) from ex
         known = self._known()
         wrong = next((part for part in name.split(".") if part not in known), "")
-        hint = nearest(wrong, known).partition("choose one of")[0].rstrip("? ")
+        word = "lr" if wrong == "learning_rate" else wrong
+        kin = [option for option in known if word in option.split("_")]  # base_lr for lr
+        hint = nearest(wrong, kin or known).partition("choose one of")[0].rstrip("? ")
+        hint = hint or (f"did you mean {min(kin)!r}" if kin else "")
         raise ConfigError(
             f"option {name!r} is not known{': ' + hint + '?' if hint else ''} (--help lists the options)"
         ) from ex

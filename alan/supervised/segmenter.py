@@ -171,7 +171,7 @@ def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(
-            f"{file}: no such segmenter; train one with `alan fit --config configs/supervised/...`"
+            f"{file}: no such segmenter; train one with `alan fit --config supervised/...`, see `alan configs`"
         )
     tensors, entry = read_tensors(file, ENTRY)
     entry = check_schema(entry, SCHEMA, f"{file}: ", "give a segmenter of `alan fit`", CheckpointError)

@@ -83,7 +83,7 @@ def missing_store(tiny, folder):
     return fit("dino", tiny, stores=[str(folder / "nowhere.h5")])
 
 
-@case("FileList.csv", "column 'Split' is missing", "choose one of")
+@case("FileList.csv", "column 'Split' is missing", "separated by a comma, are: EDV, EF, ")
 def missing_column_echonet(tiny, folder):
     root = copy(tiny, "echonet", folder)
     table = pd.read_csv(root / "FileList.csv")

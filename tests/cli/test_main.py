@@ -146,7 +146,7 @@ def test_a_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
         (["demo", "--patients", "2"], "patients is 2: give a whole number from 3 to 9999"),
         (["prepare", "--size", "big"], "size is big: give a whole number"),
         (["prepare", "--frames", "few"], "frames is few: choose one of: all, annotated"),
-        (["segment", "--frames", "few"], "frames is few: choose one of: all, annotated; give a whole number"),
+        (["segment", "--frames", "few"], "frames is few: choose one of: all, annotated; or give a whole number"),
         (["prepare", "camus"], "'camus' is not an option: options are written --name value (--help lists them)"),
         (["parcels", "--store=s", "--backbone=b", "--out=o", "--seed=-1"], "seed is -1: give 0 to 4294967295"),
         (["fit", "--trainer.precision", "bf17"], "trainer.precision is bf17: choose one of: "),

@@ -31,7 +31,7 @@ CASES = {
     ("--kind=a", "--ratio=x"): "ratio is x: give a number",
     ("--kind=a", "--flag=maybe"): "flag is maybe: give true or false",
     ("--kind=a", "--views=A4C"): "views is A4C: give a list, such as '[A4C]'",
-    ("--kind=a", "--frames=few"): "frames is few: choose one of: all, annotated; give a whole number",
+    ("--kind=a", "--frames=few"): "frames is few: choose one of: all, annotated; or give a whole number",
     ("--kind=a", "--how=z"): "how is z: choose one of: x, y",
     ("--kind=a", "--names=[a]"): "names is ['a']: give names and values, such as '{name: value}'",
     ("--kind=a", "--inner.store=s", "--inner.flag=7"): "inner: flag is 7: give true or false",
@@ -110,6 +110,33 @@ def recorded():
 def test_parser_messages_are_plain(source, place):
     message = (recorded()["messages"] if source == "recorded" else messages())[place]
     assert one_line(message, ["Square"]) == list(CASES.values())[place]
+
+
+def train(split: tuple[float, float], base_lr: float = 1.0, blur: float = 0.0) -> None:
+    """Take options with names and values that are often confused."""
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--split=[1]"], r"^split is \[1\]: give a list of 2$"),
+        (["--lr=1"], "^option 'lr' is not known: did you mean 'base_lr'"),
+        (["--learning_rate=1"], "^option 'learning_rate' is not known: did you mean 'base_lr'"),
+    ],
+)
+def test_values_and_options_that_are_often_confused(args, words):
+    with pytest.raises(ConfigError, match=words):
+        function_parser(train, "train", "").parse_args(args)
+
+
+def test_a_class_of_the_data_is_not_offered_for_the_model():
+    message = (
+        'Parser key "model":\n  Expected a dot import path string: FrameDataModule. Got value: FrameDataModule'
+    )
+    words = one_line(message, ["DINOModule", "FrameDataModule", "RaptorModule"])
+    assert words == (
+        "model is FrameDataModule: not a class for this option; choose one of: DINOModule, RaptorModule"
+    )
 
 
 def test_allowed_versions_of_jsonargparse_are_tested():

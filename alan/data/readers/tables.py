@@ -17,6 +17,7 @@ import yaml
 
 from alan.errors import DataError, nearest
 from alan.files import parse_json, parse_yaml
+from alan.words import plural
 
 _log = logging.getLogger(__name__)
 
@@ -122,8 +123,9 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
     header, separator = _header(lines, known)
     for name in required:
         if name not in header:
-            table = f"its {len(header)} columns are separated by a {_SEPARATORS[separator]}"
-            raise DataError(f"{path}: column {name!r} is missing ({table}); {nearest(name, filter(None, header))}")
+            table = f"its {plural(len(header), 'column')}, separated by a {_SEPARATORS[separator]}, are"
+            columns = nearest(name, filter(None, header)).replace("choose one of", table)
+            raise DataError(f"{path}: column {name!r} is missing; {columns}")
     twice = [name for name, n in Counter(header).items() if n > 1 and name in known.values()]
     if twice:
         raise DataError(f"{path}: column {twice[0]!r} occurs twice; keep one")

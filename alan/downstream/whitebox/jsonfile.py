@@ -83,7 +83,7 @@ def load(source: str | os.PathLike[str]) -> Any:
     if not isinstance(source, str) or not source.lstrip().startswith("{"):
         if Path(source).is_file():
             return read_json(source)
-        names = shipped(".json")
+        names = {name: path for name, path in shipped(".json").items() if not name.endswith(".model")}
         path = names.get(os.fspath(source))
         if path is None and names and not Path(source).suffix:
             raise DataError(f"{source}: no such file and no shipped name: {nearest(os.fspath(source), names)}")

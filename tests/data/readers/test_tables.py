@@ -42,7 +42,8 @@ def test_a_missing_column_is_refused_with_the_nearest_one(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("file;patent\n1;2\n")
     with pytest.raises(
-        DataError, match=r"'patient' is missing \(its 2 columns are separated by a semicolon\); did"
+        DataError,
+        match=r"'patient' is missing; did you mean 'patent'\? its 2 columns, separated by a semicolon, are: ",
     ):
         read_rows(path, ("file", "patient"))
     with pytest.raises(DataError, match="no such file"):
