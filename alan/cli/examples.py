@@ -15,6 +15,7 @@ alan prepare --kind folder --root my_pictures --options.unlabelled true --out da
     "name": "alan name --parcels runs/parcels/parcels.safetensors --store data/sim_camus.h5 --out runs/names",
     "assemble": """alan assemble --parcels runs/parcels/parcels.safetensors --white_boxes "[runs/names]" \\
     --bank "[data/sim_camus.h5]" --out models/mine""",
+    "calibrate": """alan calibrate models/mine --stores "[data/camus.h5]" --split val --out models/calibrated""",
     "segment": """alan segment my_pictures --out runs/pictures
 alan segment data/camus.h5 --frames annotated --split test --out runs/camus""",
     "analyze": """alan analyze my_loops --out results --key key.csv
