@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -150,6 +151,20 @@ def split_patients(patients: Iterable[str], shares: Mapping[str, float], seed: S
         splits.update((names[index], split) for index in drawn[start : start + count])
         start += count
     return splits
+
+
+def check_different(**splits: str | None) -> None:
+    """Check that no split has two uses.
+
+    Args:
+        **splits: Split of each use (``train_split``, ``test_split``); None is all splits, or none.
+
+    Raises:
+        SplitLeakError: Two uses have the same split.
+    """
+    for (first, a), (second, b) in itertools.combinations(splits.items(), 2):
+        if a == b and a is not None:
+            raise SplitLeakError(f"{first} and {second} are both {a!r}: give each its own split")
 
 
 def check_split_names(splits: Iterable[str]) -> None:

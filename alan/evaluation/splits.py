@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alan.data.splits import check_split, draw_patients
+from alan.data.splits import check_different, check_split, draw_patients
 from alan.data.store.reader import FrameStore
 from alan.errors import SplitLeakError
 
@@ -96,10 +95,7 @@ def read_splits(
         SplitLeakError: A patient or study is in two splits, or one split has two uses.
         ParameterError: There are fewer labelled patients than asked for.
     """
-    uses = {"train_split": train_split, "label_split": label_split, "test_split": test_split}
-    for (first, a), (second, b) in itertools.combinations(uses.items(), 2):
-        if a == b and a is not None:
-            raise SplitLeakError(f"{first} and {second} are both {a!r}: give each its own split")
+    check_different(train_split=train_split, label_split=label_split, test_split=test_split)
     test = store.labelled(split=test_split, views=views, phases=phases)
     pairs: dict[str, list[tuple[str, str]]] = {
         f"{test_split} (test)": list(zip(test["patient"], test["study"], strict=True))

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 
 from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone, random_like
+from alan.data.splits import check_different
 from alan.data.store.layout import StoredSequence
 from alan.data.store.reader import FrameStore
 from alan.devices import choose_device
@@ -87,10 +88,7 @@ def _check_leak(
 ) -> str:
     """Refuse a leak unless the store announces one; return the announcement, or an empty string."""
     splits = {protocol.train_split: train, protocol.test_split: test}
-    if len(splits) < 2:
-        raise SplitLeakError(
-            f"train_split and test_split are both {protocol.test_split!r}: give two different ones"
-        )
+    check_different(train_split=protocol.train_split, test_split=protocol.test_split)
     try:
         check_disjoint({name: [(s.patient, s.study) for s in split] for name, split in splits.items()})
     except SplitLeakError as error:

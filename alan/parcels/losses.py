@@ -38,6 +38,17 @@ class LossWeights(NamedTuple):
     contrast: float
 
 
+def check_weights(weights: LossWeights) -> LossWeights:
+    """Return the weights of pairs, of which one must be above 0.
+
+    Raises:
+        ParameterError: All are 0.
+    """
+    if not any(weights):
+        raise ParameterError("every weight of pairs is 0: give one above 0")
+    return weights
+
+
 #: The published values.
 WEIGHTS = LossWeights(1.0, 0.5, 1.0)
 SHIFTS = LossWeights(0.3, 0.3, 0.3)

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, bounded
-from alan.errors import ParameterError
 from alan.parcels.heads import RaptorHead
-from alan.parcels.losses import LossWeights, raptor_loss
+from alan.parcels.losses import LossWeights, check_weights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 
 
@@ -59,9 +58,7 @@ class RaptorModule(HeadModule):
     ) -> None:
         super().__init__(backbone, **settings)
         self.shifts = LossWeights(shift_self, shift_similar, shift_contrast)
-        self.weights = LossWeights(weight_self, weight_similar, weight_contrast)
-        if not any(self.weights):
-            raise ParameterError("every weight of pairs is 0: give one above 0")
+        self.weights = check_weights(LossWeights(weight_self, weight_similar, weight_contrast))
         self.lr = lr
         self.head = RaptorHead(self.backbone.dim, n_parcels, dropout, self.initial())
 

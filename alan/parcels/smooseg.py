@@ -23,9 +23,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, bounded
-from alan.errors import ParameterError
 from alan.parcels.heads import SmooSegHead
-from alan.parcels.losses import LossWeights, raptor_loss
+from alan.parcels.losses import LossWeights, check_weights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 
 
@@ -146,9 +145,7 @@ class SmooSegModule(HeadModule):
     ) -> None:
         super().__init__(backbone, **settings)
         self.shifts = LossWeights(shift_self, shift_similar, shift_contrast)
-        self.weights = LossWeights(weight_self, weight_similar, weight_contrast)
-        if not any(self.weights):
-            raise ParameterError("every weight of pairs is 0: give one above 0")
+        self.weights = check_weights(LossWeights(weight_self, weight_similar, weight_contrast))
         self.lr, self.lr_prototypes, self.weight_data = lr, lr_prototypes, weight_data
         self.student_temperature, self.momentum = student_temperature, momentum
         self.head = SmooSegHead(

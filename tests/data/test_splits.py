@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alan.data.splits import assign_splits, check_split, draw_patients, expand_ids, read_split, split_patients
+from alan.data.splits import (
+    assign_splits,
+    check_different,
+    check_split,
+    draw_patients,
+    expand_ids,
+    read_split,
+    split_patients,
+)
 from alan.errors import DataError, ParameterError, SplitLeakError
 
 NAMES = [f"patient{number:04d}" for number in range(1, 21)]
@@ -172,3 +180,9 @@ class TestDrawPatients:
     def test_invalid_numbers_and_seeds_are_refused(self, n, seed, message):
         with pytest.raises(ParameterError, match=message):
             draw_patients(NAMES, n, seed)
+
+
+def test_one_split_for_two_uses_is_refused():
+    check_different(train_split="train", val_split=None, test_split="test", label_split=None)
+    with pytest.raises(SplitLeakError, match="train_split and test_split are both 'a': give each its own split"):
+        check_different(train_split="a", val_split="b", test_split="a")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.modules import Batch, BatchDataset, StoreDataModule, StoreSet
 from alan.data.loaders.sampling import ResumableLoader
-from alan.data.splits import draw_patients, fold_patients
+from alan.data.splits import check_different, draw_patients, fold_patients
 from alan.data.structures import check_structures
 from alan.errors import ParameterError, SplitLeakError
 from alan.files import fingerprint
@@ -92,8 +92,7 @@ class LabelledFrameDataModule(StoreDataModule):
         seed: Seed = 0,
     ) -> None:
         super().__init__(stores, batch_size, num_workers, seed)
-        if train_split == val_split:
-            raise SplitLeakError(f"train_split and val_split are both {train_split!r}: give two different splits")
+        check_different(train_split=train_split, val_split=val_split)
         self.structures = check_structures(structures)
         self.train_split, self.val_split = train_split, val_split
         self.views, self.phases = views, phases

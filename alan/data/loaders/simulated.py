@@ -17,10 +17,10 @@ from alan.data.augmentation.dense import DenseAugmentation
 from alan.data.loaders.modules import Batch, BatchDataset, FrameDataModule, FrameDataset, StoreDataModule, StoreSet
 from alan.data.loaders.sampling import ResumableLoader
 from alan.data.sample import VIEWS
-from alan.data.splits import draw_patients
+from alan.data.splits import check_different, draw_patients
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
-from alan.errors import DataError, ParameterError, SplitLeakError
+from alan.errors import DataError, ParameterError
 from alan.files import fingerprint
 
 
@@ -177,8 +177,7 @@ class SimulatedDataModule(StoreDataModule):
         seed: Seed = 0,
     ) -> None:
         super().__init__(stores, batch_size, num_workers, seed)
-        if train_split == val_split:
-            raise SplitLeakError(f"train_split and val_split are both {train_split!r}: give two different splits")
+        check_different(train_split=train_split, val_split=val_split)
         self.structures = check_structures(structures)
         self.train_split, self.val_split, self.views = train_split, val_split, views
         self.label_patients = label_patients

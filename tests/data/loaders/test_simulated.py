@@ -140,7 +140,7 @@ def test_views_choose_the_frames(data):
         ({"structures": []}, ParameterError, "give at least one"),
         ({"structures": ["lv", "lv"]}, ParameterError, "given twice in lv, lv: give it once"),
         ({"structures": ["lv", "rv"]}, DataError, "no masks of 'rv'"),
-        ({"val_split": "train"}, SplitLeakError, "two different splits"),
+        ({"val_split": "train"}, SplitLeakError, "give each its own split"),
         ({"train_split": "trian"}, ParameterError, "did you mean 'train'"),
     ],
 )
