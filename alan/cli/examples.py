@@ -37,8 +37,8 @@ alan analyze my_loops --out results --patient '(?P<patient>[^/_]+)[^/]*$' --spac
     "fit": """alan fit --config supervised/unet_tiny_camus --out runs/unet --trainer.max_steps 500
 alan fit --config dino/tiny_camus --data.init_args.stores '[data/mine.h5]' --out runs/backbone""",
     "validate": "alan validate --config supervised/unet_tiny_camus --ckpt_path runs/unet/checkpoints/best.ckpt",
-    "test": "alan test --config supervised/unet_tiny_camus --ckpt_path runs/unet/checkpoints/best.ckpt",
-    "predict": "alan predict --config supervised/unet_tiny_camus --ckpt_path runs/unet/checkpoints/best.ckpt",
+    "test": "alan test --config my_module.yaml --ckpt_path runs/mine/checkpoints/last.ckpt",
+    "predict": "alan predict --config my_module.yaml --ckpt_path runs/mine/checkpoints/last.ckpt",
 }
 
 

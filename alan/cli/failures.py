@@ -38,6 +38,8 @@ _SYSTEM = re.compile(r"\w+: \[Errno (\d+)\] (.+?)(?:: '(.+)')?$")
 _ENDS = re.compile(r"[\"\n,]")
 #: Errors of process pools and torch's launcher for a process that was killed.
 _LOST_PROCESS = {"BrokenProcessPool", "ProcessExitedException"}
+#: Messages of Lightning about a class that lacks a method.
+_LOOP = re.compile(r"^No `(\w+)\(\)` method defined|^`(\w+)` must be implemented")
 #: Messages of libraries about limits of the system, which carry no error number.
 _LIMITS = {
     "too many open files": errno.EMFILE,
@@ -57,6 +59,11 @@ def in_one_line(error: BaseException) -> str | None:
     """
     # errors are recognised by the names of their classes where an import would take seconds
     name, text = type(error).__name__, " ".join(str(error).split())
+    if name == "MisconfigurationException" and (found := _LOOP.search(text)):
+        return (
+            f"the class has no {found[1] or found[2]}, which this verb needs: measure networks of ALAN with "
+            "`alan evaluate`, or define it in a class of your own"
+        )
     if isinstance(error, AlanError) or name == "MisconfigurationException":
         return str(error)
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:

@@ -80,9 +80,9 @@ VERBS = {
 #: Verbs of Lightning's command line.
 LIGHTNING = {
     "fit": "train a backbone, a parcel head or a segmentation network",
-    "validate": "run the validation loop of a module",
-    "test": "run the test loop of a module",
-    "predict": "run the prediction loop of a module",
+    "validate": "measure a checkpoint on the validation frames of its training",
+    "test": "run the test loop of a module of your own",
+    "predict": "run the prediction loop of a module, with callbacks that write the predictions",
 }
 #: Exit codes, as they are documented.
 EXIT_CODES = """exit codes

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader
 
@@ -141,3 +142,16 @@ def test_a_programming_error_keeps_its_traceback(error):
 def test_reporting_an_error_imports_no_library():
     code = "import sys, alan.cli.failures; sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        ("No `test_step()` method defined to run `Trainer.test`.", "test_step"),
+        ("`predict_dataloader` must be implemented to be used with the Lightning Trainer", "predict_dataloader"),
+    ],
+)
+def test_a_class_without_the_loop_of_a_verb_is_explained(text, lacks):
+    line = in_one_line(MisconfigurationException(text))
+    assert line.startswith(f"the class has no {lacks}, which this verb needs: ")
+    assert "`alan evaluate`" in line

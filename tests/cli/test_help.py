@@ -2,6 +2,7 @@
 
 import importlib
 import shlex
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -11,6 +12,7 @@ from alan.cli import main as cli
 from alan.cli.examples import EXAMPLES
 from alan.cli.help import default_words, type_words
 from alan.cli.parsing import find_configs, function_parser
+from alan.shipped import config_file
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,9 @@ def test_examples_have_options_and_values_of_the_verb(verb, capsys):
 
 
 @pytest.mark.parametrize("verb", cli.LIGHTNING)
-def test_examples_have_options_and_values_of_lightning(verb, capsys):
+def test_examples_have_options_and_values_of_lightning(verb, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my_module.yaml").write_bytes(config_file("supervised/unet_tiny_camus").read_bytes())
     for words in words_of_examples(verb):
         assert "class_path: alan." in show(capsys, verb, *words, "--print_config")
     assert cli.main([verb, "-h"]) == 0
