@@ -51,7 +51,7 @@ def prepare(
         frames: all, or annotated for the frames with masks and those at ED and ES only.
         sector: Blank everything outside the ultrasound sector and paint over text inside it, as alan analyze does,
             for archives of whole screens; samples without a sector are skipped.
-        workers: Number of processes that decode; null takes one per core, at most 4.
+        workers: Number of processes that decode; 0 decodes in this one, null takes one per core, at most 4.
         overwrite: Replace a store that was made with other settings.
         strict: Exit with code 1 if anything was skipped; the store is written nevertheless.
     """

@@ -60,7 +60,7 @@ def simulate_archive(
             also PLAX and PSAX), tmed (PNG and CSV; all four views) or clinic (AVI of a whole screen and ef.csv;
             A4C and A2C).
         n_patients: Number of patients, 3 to 9999.
-        views: Views to simulate; null simulates the official views of the layout.
+        views: Views to simulate (A4C, A2C, PLAX, PSAX); null simulates the official views of the layout.
         n_frames: Frames per clip (tmed: images per view and study); null uses the default of the layout.
         size: Side of the frames in pixels, or height and width; null uses the default of the layout.
         split: Fractions of train, val and test patients, which sum to 1; each split has at least one patient.
