@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def write_analysis_report(run: str | os.PathLike[str]) -> Path:
             "simulated": overview.simulated,
             "n_loops": overview.n_loops,
             "headline": _headline(patients, overview, len(failures)),
-            "patient_table": _patient_table(patients),
+            "patient_table": _patient_table(patients, overview.reasons),
             "intervals": any(math.isfinite(patient.ef_percent.low) for patient in patients),
             "gallery": _gallery(root, patients),
             "more": _more(patients),
@@ -94,7 +95,11 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
     lost = len(overview.left_out) + n_failures
     kind = "simulated patient" if overview.simulated == overview.n_loops else "patient"
     n_measured = overview.n_loops - len(overview.left_out)
-    text = f"{plural(n_measured, 'loop was', 'loops were')} measured, of {plural(len(patients), kind)}"
+    omitted = {name for name, _ in overview.left_out}
+    n_patients = sum(bool(set(names) - omitted) for names in overview.names.values())
+    verb = "was" if n_measured == 1 else "were"
+    text = f"{plural(n_measured, 'loop')} of {plural(n_patients, kind)} {verb} measured"
+    text = text if n_measured else "No loop was measured"
     paragraphs = [
         f"{text}; {plural(lost, 'file or loop was', 'files or loops were')} left out." if lost else f"{text}."
     ]
@@ -111,7 +116,9 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
     return [*paragraphs, text]
 
 
-def _patient_table(patients: Sequence[PatientResult]) -> Table:
+def _patient_table(
+    patients: Sequence[PatientResult], reasons: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> Table:
     volumes = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml"}
     if not any(getattr(patient, name).known for patient in patients for name in volumes):
         volumes = {}  # a phone shows few columns
@@ -121,7 +128,10 @@ def _patient_table(patients: Sequence[PatientResult]) -> Table:
         method = patient.method.replace(" ", "\N{NO-BREAK SPACE}")
         cells += [Cell(method or UNDEFINED), Cell(str(patient.n_beats))]
         cells.append(Cell(QUALITIES[patient.quality], badge=patient.quality))
-        cells.append(Cell("; ".join(flag.reason for flag in patient.flags)))
+        doubts = [flag.reason for flag in patient.flags]
+        if patient.quality == "none" and not doubts:
+            doubts = list(reasons.get(patient.patient, ()))
+        cells.append(Cell("; ".join(dict.fromkeys(doubts))))
         rows.append(Row(patient.patient, cells, link=_page(patient)))
     columns = [
         Column("Patient", number=False),

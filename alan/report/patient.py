@@ -48,6 +48,12 @@ class Overview:
     examples: dict[str, str] = field(default_factory=dict)
     models: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Map each patient to the reasons why loops were left out."""
+        known = dict(self.left_out)
+        return {patient: [known[name] for name in names if name in known] for patient, names in self.names.items()}
+
     def add(self, loop: LoopResult) -> None:
         """Count one more loop."""
         self.n_loops += 1
@@ -114,8 +120,8 @@ def _numbers(result: PatientResult) -> list[dict[str, str]]:
     for name, (title, unit, _) in MEASURES.items():
         measure: Measure = getattr(result, name)
         if measure.known or name == "ef_percent":
-            value = number(measure.value, 0) if measure.known else UNDEFINED
-            found.append({"title": title, "text": value, "unit": unit, "detail": _ends(measure)})
+            shown = (number(measure.value, 0), unit) if measure.known else (UNDEFINED, "")
+            found.append({"title": title, "text": shown[0], "unit": shown[1], "detail": _ends(measure)})
     return found
 
 
@@ -166,7 +172,7 @@ def _facts(loop: LoopResult) -> list[tuple[str, str]]:
     rate = "unknown rate" if loop.frame_rate_hz is None else f"{number(loop.frame_rate_hz, 0)} per second"
     facts.append(("Frames", f"{loop.n_frames}, {rate}"))
     if loop.rate_source:
-        facts.append(("Heart rate", f"by the {RATE_SOURCES[loop.rate_source]}"))
+        facts.append(("Heart rate by", f"the {RATE_SOURCES[loop.rate_source]}"))
     size = "unknown" if loop.pixel_mm is None else " × ".join(f"{side:.3g}" for side in loop.pixel_mm) + " mm"
     facts.append(("Pixel", size))
     facts.append(

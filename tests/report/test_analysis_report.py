@@ -92,7 +92,7 @@ def page_of(path):
 
 def test_the_first_page_lists_numbers_doubts_and_omissions(folder):
     text, addresses = page_of(folder / "report.html")
-    assert "1 loop was measured, of 1 patient; 2 files or loops were left out." in text
+    assert "1 loop of 1 patient was measured; 2 files or loops were left out." in text
     assert "was measured (0 biplane): 60%. 1 result is doubtful" in text
     assert "60 55 to 65" in text
     assert "100 90 to 110" in text
@@ -197,10 +197,27 @@ def test_a_run_without_measurements_has_a_report(tmp_path):
     )
     write_tables(tmp_path, [result], [patient])
     text, _ = page_of(write_analysis_report(tmp_path))
+    assert "No loop was measured; 1 file or loop was left out." in text
     assert "No ejection fraction was measured" in text
+    assert "0 Not measured one frame" in text  # the patient's row states the reason
     text, _ = page_of(tmp_path / "patients" / "p1" / "report.html")
+    assert "Ejection fraction – Left out" in text.replace("Not measured ", "")
     assert "Not measured" in text
     assert "Left out: 1 file or loop" in text
+
+
+def test_only_patients_with_a_measured_loop_are_counted(tmp_path):
+    folder = write_folder(tmp_path)
+    other = LoopResult("loop3", "p2", "left out", reason="the view is PLAX")
+    other.to_json(folder / "loops" / "loop3" / "result.json")
+    loops = [LoopResult.from_json(folder / "loops" / f"loop{n}" / "result.json") for n in (1, 2, 3)]
+    unknown = made_patient(
+        patient="p2", loops=(), ef_percent=Measure(), edv_ml=Measure(), quality="none", flags=()
+    )
+    write_tables(folder, loops, [made_patient(), unknown])
+    text, _ = page_of(write_analysis_report(folder))
+    assert "1 loop of 1 patient was measured; 2 files or loops were left out." in text
+    assert "Not measured the view is PLAX" in text
 
 
 @pytest.mark.parametrize(("n", "tall"), [(60, False), (61, True)])
