@@ -14,9 +14,10 @@ from pathlib import Path
 
 from alan.analysis.identities import tell_apart
 from alan.data.io.base import MAKE_READABLE
-from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, stem
+from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, stem, unread_reason
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import DicomReferences, Person, read_person, read_references
+from alan.data.io.dicom_index import describe_index
 from alan.data.io.dicom_series import find_split_loops
 from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.io.picture_series import FEWEST, is_picture_loop
@@ -32,11 +33,6 @@ from alan.words import plural
 STORES = (".h5", ".hdf5")
 _INDEX = "DICOMDIR"
 _UNKNOWN = Person()
-#: Endings of files that hold other files.
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
-#: Endings of files that are compressed as a whole, and of loops in formats that are not read.
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_OTHERS = (".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".vti", ".npy", ".npz", ".mat")
 #: Endings of files that hold the pixels of a MetaImage or NIfTI file beside them, and those of its header.
 _PIXELS = {".raw": (".mhd",), ".zraw": (".mhd",), ".img": (".hdr",)}
 #: Number of bytes that are compared at three positions of files of the same size.
@@ -333,13 +329,9 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
     elif stem(path.name).endswith(LABELS) and not chosen:
         yield path, LABEL_MAP
     elif path.name.upper() == _INDEX:
-        yield path, "an index of DICOM files, not a loop: give its folder"
-    elif path.name.lower().endswith(_ARCHIVES) and not is_dicom(path):
-        yield path, "an archive of files: unpack it"
-    elif path.name.lower().endswith(_COMPRESSED) and not path.name.lower().endswith(MEDICAL):
-        yield path, "compressed as a whole: unpack it"
-    elif path.name.lower().endswith(_OTHERS):
-        yield path, "in a format that is not read: save it as NIfTI, MetaImage, DICOM or video"
+        yield path, describe_index(path)
+    elif (reason := unread_reason(path.name)) and not is_dicom(path):
+        yield path, reason
     elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):
         yield _Found((path,), relative, read_person(path) if is_dicom(path) else _UNKNOWN)
     elif any(path.with_suffix(header).is_file() for header in _PIXELS.get(path.suffix.lower(), ())):

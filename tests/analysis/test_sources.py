@@ -17,7 +17,7 @@ from alan.errors import AlanWarning, DataError, ParameterError
 
 from .screens import FAN, dicom, metaimage, pages, screen, steady, video
 
-pytest.importorskip("pydicom")
+pydicom = pytest.importorskip("pydicom")
 LOOP = screen(FAN, text=True)
 #: Identifiers that may not appear in any output.
 SECRETS = ("DOE", "JANE", "1955", "0123456", "hospital", "19550102", "Smith", "wardseven")
@@ -172,6 +172,37 @@ def test_formats_that_are_not_read_are_named(tmp_path):
         (tmp_path / name).unlink()
     (tmp_path / "a.nii.gz").write_bytes(b"whatever")
     assert [source.path.name for source in find_sources([tmp_path])[0]] == ["a.nii.gz"]
+
+
+def write_index(path, names):
+    index = pydicom.Dataset()
+    index.file_meta = pydicom.dataset.FileMetaDataset()
+    index.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    index.file_meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
+    index.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    records = [("PATIENT", None), ("PRIVATE", ["OTHER", "X"]), *(("IMAGE", name) for name in names)]
+    index.DirectoryRecordSequence = [pydicom.Dataset() for _ in records]
+    for record, (kind, name) in zip(index.DirectoryRecordSequence, records, strict=True):
+        record.DirectoryRecordType = kind
+        record.ReferencedFileID = name
+    index.save_as(path, enforce_file_format=True)
+
+
+def test_images_that_an_index_lists_and_that_are_missing_are_counted(tmp_path):
+    write_index(tmp_path / "DICOMDIR", [["IMAGES", "IM1"], ["IMAGES", "IM2"], "IM3"])
+    (tmp_path / "images").mkdir()
+    for n, name in enumerate(("images/im1", "images/IM2.DCM", "IM3")):
+        dicom(tmp_path / name, np.roll(LOOP, n, 0))
+    sources, [left_out] = find_sources([tmp_path])  # warnings are errors
+    assert len(sources) == 3
+    assert left_out[1] == "an index of DICOM files, not a loop: give its folder"
+    (tmp_path / "images" / "im1").unlink()
+    with pytest.warns(AlanWarning, match="1 of the 3 images that it lists is missing: copy the medium again"):
+        sources, [left_out] = find_sources([tmp_path])
+    assert len(sources) == 2
+    assert "1 of the 3 images that it lists is missing" in left_out[1]
+    (tmp_path / "DICOMDIR").write_bytes((tmp_path / "DICOMDIR").read_bytes()[:300])
+    assert find_sources([tmp_path])[1][0][1] == "an index of DICOM files, not a loop: give its folder"
 
 
 def test_a_link_to_itself_is_listed_as_dead(tmp_path):

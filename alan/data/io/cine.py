@@ -23,6 +23,22 @@ DICOM = (".dcm", ".dicom")
 #: Ending of the names of label maps, which are beside the loops of CAMUS and ACDC; the reason to leave them out.
 LABELS, LABEL_MAP = "_gt", "a label map according to its name, not a loop"
 
+#: Reasons to leave out a file to the endings of its name.
+_UNREAD = {
+    "an archive of files: unpack it": (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar"),
+    "compressed as a whole: unpack it": (".gz", ".bz2", ".xz", ".zst"),
+    "in a format that is not read: save it as NIfTI, MetaImage, DICOM or video": (
+        *(".nrrd", ".nhdr", ".mgz", ".mgh", ".mnc", ".vti", ".npy", ".npz", ".mat"),
+    ),
+}
+
+
+def unread_reason(name: str) -> str:
+    """Return the reason why a file of that name is not read; empty if it may be read."""
+    lower = name.lower()
+    found = (reason for reason, endings in _UNREAD.items() if lower.endswith(endings))
+    return "" if lower.endswith(MEDICAL) else next(found, "")
+
 
 def is_cine(path: Path) -> bool:
     """Check whether a file is a cine loop, by its suffix or by its contents (DICOM, TIFF stacks, animations).
