@@ -64,15 +64,15 @@ def summarise_patients(
     for loop in loops:
         groups[loop.patient].append(loop)
     found = [_summary(patient, groups[patient], masks) for patient in sorted(groups)]
-    return [_doubted(result, unclear.get(result.patient, "")) for result in found]
+    return [add_doubt(result, unclear.get(result.patient, "")) for result in found]
 
 
-def _doubted(result: PatientResult, reason: str) -> PatientResult:
-    """Add the doubt about who the patient is."""
+def add_doubt(result: PatientResult, reason: str) -> PatientResult:
+    """Add the doubt about who the patient is, unless the reason is empty."""
     if not reason:
         return result
     quality = "doubtful" if result.method else result.quality
-    return replace(result, quality=quality, flags=(*result.flags, Flag("patient_unclear", reason)))
+    return replace(result, quality=quality, flags=_unique([*result.flags, Flag("patient_unclear", reason)]))
 
 
 def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> PatientResult:

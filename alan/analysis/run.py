@@ -18,8 +18,9 @@ from alan.analysis.dicom_report import write_patient_measurements
 from alan.analysis.exports import MEASUREMENTS, SEGMENTATION, median_beat
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
-from alan.analysis.patients import KeyMasks, summarise_patients
+from alan.analysis.patients import KeyMasks, add_doubt, summarise_patients
 from alan.analysis.results import LoopResult, PatientResult
+from alan.analysis.same_loop import Outlined, find_same_loops
 from alan.analysis.sources import Source, find_sources, write_key
 from alan.analysis.tables import (
     AGREEMENT,
@@ -31,7 +32,7 @@ from alan.analysis.tables import (
     write_tables,
 )
 from alan.analysis.worker import LABELS, SOURCES, AnalysisSettings, Worker, finished_state
-from alan.arrays import load_arrays
+from alan.arrays import ByteArray, load_arrays
 from alan.bounds import PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
 from alan.devices import choose_device
@@ -263,13 +264,19 @@ def _collect(
     for source in sources:
         names_of[source.patient] += states[source.name]["loops"]
     patients: list[PatientResult] = []
+    outlined: list[Outlined] = []
     unknown: dict[str, str] = {}
     unclear = {source.patient: source.doubt for source in sources if source.doubt}
     for patient in sorted(names_of):
-        loops = [replace(loop, frames=()) for loop in read_loops(folder, names_of[patient])]
+        loops = []
+        for loop in read_loops(folder, names_of[patient]):
+            outlined += filter(None, [Outlined.of(loop)])
+            loops.append(replace(loop, frames=()))
         masks = {loop.loop: key for loop in loops if (key := _key_masks(folder, loop)) is not None}
         unknown |= {loop.loop: loop.reason for loop in loops if loop.status != "measured"}
         patients += summarise_patients(loops, masks, unclear)
+    shared = find_same_loops(outlined, lambda name: _labels(folder, name))
+    patients = [add_doubt(result, shared.get(result.patient, "")) for result in patients]
     by = {
         kind: [(source.name, state[kind]) for source in sources if (state := states[source.name])[kind]]
         for kind in ("left_out", "failure")
@@ -290,11 +297,16 @@ def _report_patients(folder: Path, patients: Sequence[PatientResult]) -> None:
         write_patient_measurements(path, patient, [file for file in files if file.is_file()])
 
 
+def _labels(folder: Path, loop: str) -> ByteArray:
+    """Read the label maps of a loop."""
+    return load_arrays(folder / LOOP_FOLDER / loop / LABELS, ("labels",))["labels"]
+
+
 def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
     """Read the masks of the left ventricle of the median beat of a loop; None without a beat."""
     beat = median_beat(result)
     if beat is None or "lv" not in result.structures:
         return None
-    labels = load_arrays(folder / LOOP_FOLDER / result.loop / LABELS, ("labels",))["labels"]
+    labels = _labels(folder, result.loop)
     value = result.structures.index("lv") + 1
     return KeyMasks(labels[beat.ed] == value, labels[beat.es] == value, Grid.of(result, labels).spacing)
