@@ -31,6 +31,7 @@ from alan.data.io.base import (
 )
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
+from alan.data.io.imagej import read_imagej
 from alan.data.io.orientation import upright_picture
 from alan.errors import DataError
 
@@ -119,17 +120,21 @@ class PageFrames:
                 yield DecodedFrame(_grey(page), functools.partial(_colours, page) if coloured else None)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
-        """Return the times of animations, and the conversion of deep grey values."""
+        """Return the times of animations and ImageJ, its pixel size, and the conversion of grey values."""
         declared = None if found.dtype.kind == "f" else (0.0, 65535.0)
         mapping, notes = grey_mapping(found, self.path, declared=declared)
         shown = self._durations[:-1]  # GIF: how long each frame is shown
+        with _open(self.path) as image:
+            interval, spacing = read_imagej(image.tag_v2) if isinstance(image, TiffImageFile) else (None, None)
+        if interval is not None and len(self._paths) == 1:
+            shown = [interval] * len(shown)
         if not shown or min(shown) <= 0:
-            return Header(notes=notes), mapping
+            return Header(spacing=spacing, notes=notes), mapping
         times = np.concatenate([[0.0], np.cumsum(shown)])
         fps = known_rate(mean_frame_rate(times))
         if fps is None:
-            return Header(notes=notes), mapping
-        return Header(fps, times=times, notes=(*notes, *variable_rate(times))), mapping
+            return Header(spacing=spacing, notes=notes), mapping
+        return Header(fps, spacing, times, notes=(*notes, *variable_rate(times))), mapping
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:

@@ -12,9 +12,10 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from alan.data.io import base
+from alan.data.io.cine import read_cine
 from alan.data.io.pictures import colour_code, count_pages, read_mask, read_pages, read_picture
 from alan.errors import SHORTAGE, AlanWarning, DataError
 
@@ -288,3 +289,30 @@ def test_warnings_about_code_are_no_notes_on_a_file(tmp_path):
     with pytest.warns(AlanWarning) as caught:
         read()
     assert [str(one.message) for one in caught] == [f"{tmp_path / 'a.png'}: an odd pixel"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "resolution", "fps", "spacing"),
+    [
+        ("unit=mm\nfinterval=0.04", (2.5, 2), 25, (0.5, 0.4)),
+        ("unit=\\u00B5m\nfps=30.0", (0.0025, 0.002), 30, (0.5, 0.4)),
+        ("unit=cm\nfinterval=0", (25, 20), None, (0.5, 0.4)),
+        ("unit=pixel\nfinterval=0.04", (1, 1), 25, None),
+        ("finterval=nan", (2, 2), None, None),
+    ],
+)
+def test_times_and_sizes_of_imagej_are_read(tmp_path, fields, resolution, fps, spacing):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 8, 9), np.uint8)
+    first, *others = map(Image.fromarray, frames)
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[270] = f"ImageJ=1.54f\nimages=5\nframes=5\n{fields}\nloop=false\n"
+    info[282], info[283] = resolution
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others, tiffinfo=info)
+    found = read_cine(tmp_path / "a.tif")
+    assert np.array_equal(found.frames, frames)
+    assert found.fps == (None if fps is None else pytest.approx(fps))
+    assert found.spacing == (None if spacing is None else pytest.approx(spacing, rel=1e-4))
+    info[270] = fields  # of another program
+    first.save(tmp_path / "b.tif", save_all=True, append_images=others, tiffinfo=info)
+    found = read_cine(tmp_path / "b.tif")
+    assert (found.fps, found.spacing) == (None, None)
