@@ -35,7 +35,7 @@ from alan.data.io.orientation import is_quarter_turn, upright_frames
 from alan.errors import SHORTAGE, DataError
 
 #: FFmpeg's demuxers of containers; its others read playlists, picture series, text and devices.
-_CONTAINERS = "avi,mov,matroska,asf,mpeg,mpegts,mpegvideo"
+_CONTAINERS = "avi,mov,matroska,asf,mpeg,mpegts,mpegvideo,flv,ogg"
 #: Demuxers of video in DICOM: transport streams, MP4 and bare streams.
 _STREAMS = "mov,mpeg,mpegts,mpegvideo,m4v,h264,hevc"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")

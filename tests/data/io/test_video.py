@@ -207,6 +207,16 @@ def write(path, frames, codec, pixels, *, stamps=None, options=None):
         container.mux(stream.encode())
 
 
+@pytest.mark.parametrize("codec", ["flv", "libx264"])
+def test_flash_video_is_read(tmp_path, codec):
+    frames = np.random.default_rng(0).integers(0, 255, (8, 4, 4), np.uint8).repeat(16, 1).repeat(16, 2)
+    write(tmp_path / "a.flv", frames, codec, "yuv420p")
+    with pytest.warns(AlanWarning, match="does not state the number of frames"):
+        found = read_video(tmp_path / "a.flv")
+    assert found.frames.shape == frames.shape
+    assert found.fps == pytest.approx(25, rel=0.01)
+
+
 def test_an_animated_avif_is_read_as_a_loop(tmp_path):
     """Its first stream is a still of the same size."""
     frames = np.random.default_rng(0).integers(0, 255, (6, 4, 4), np.uint8).repeat(16, 1).repeat(16, 2)
