@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 
+#: Ends of the names of HDF5 files, by which frame stores are recognised.
+HDF5 = (".h5", ".hdf5")
 #: Folders that Synology, macOS and Windows make for thumbnails, metadata and deleted files.
 _SYSTEM = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information")
 #: Passwords in the URL of a database, in its query or in its keywords.

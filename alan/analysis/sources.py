@@ -26,11 +26,9 @@ from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
 from alan.data.store.reader import FrameStore
 from alan.errors import SHORTAGE, AlanWarning, DataError, ParameterError
-from alan.files import digest, files_below, unreachable_below, write_rows
+from alan.files import HDF5, digest, files_below, unreachable_below, write_rows
 from alan.words import plural
 
-#: Suffixes of frame stores.
-STORES = (".h5", ".hdf5")
 _INDEX = "DICOMDIR"
 _UNKNOWN = Person()
 #: Endings of files that hold the pixels of a MetaImage or NIfTI file beside them, and those of its header.
@@ -320,7 +318,7 @@ def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:
 
 
 def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple[Path, str]]:
-    if path.name.lower().endswith(STORES):
+    if path.name.lower().endswith(HDF5):
         try:
             for sequence in FrameStore(path).sequences:
                 yield _Found((path,), relative, Person(patient_key(sequence.patient)), sequence.index)

@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 
 from alan.errors import DataError, nearest
+from alan.files import HDF5
 from alan.shipped import shipped, shipped_configs, shipped_parcels
 
 #: Suffixes of files that commands read; a name with one of them is a path, not the name of something installed.
-_SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl", ".yaml", ".yml")
+_SUFFIXES = (*HDF5, ".safetensors", ".ckpt", ".pth", ".json", ".jsonl", ".yaml", ".yml")
 #: Options that name outputs, or a folder that may be created.
 _OUTPUTS = ("out", "work", "config", "title", "storage")
 #: Options that name an input even without a suffix.
@@ -65,7 +66,7 @@ def _check_model(name: str) -> None:
 
 def _kind(name: str, path: Path) -> str:
     """Return a message with the missing path and the remedy."""
-    if path.suffix.lower() in (".h5", ".hdf5") or name == "store":
+    if path.suffix.lower() in HDF5 or name == "store":
         is_cache = name.rpartition(".")[2] == "cache"
         return (
             "feature cache; write it with `alan cache`"

@@ -8,10 +8,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import Counter
+from pathlib import Path
 from typing import Any, Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt
 from alan.cli.parsing import typed_values
+from alan.errors import ConfigError
+from alan.files import HDF5
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +60,10 @@ def prepare(
     """
     from alan.data.readers.registry import open_dataset
 
+    if not Path(out).is_dir() and Path(out).suffix.lower() not in HDF5:
+        raise ConfigError(
+            f"out is {out}: give a name that ends in .h5, by which other commands know a frame store"
+        )
     dataset = open_dataset(kind, root, **reader_options(kind, split, views, options))
 
     from alan.data.preprocessing import Preprocessing

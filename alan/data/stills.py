@@ -18,7 +18,7 @@ from alan.data.readers.patients import picture_id
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
-from alan.files import digest_if_readable, files_below, fingerprint, short_name, unreachable_below
+from alan.files import HDF5, digest_if_readable, files_below, fingerprint, short_name, unreachable_below
 
 
 class Still(NamedTuple):
@@ -219,7 +219,7 @@ def open_stills(
         ParameterError: An option of pictures is given for a store, or one of stores for pictures.
         DataError: There are no frames, or the store cannot be read.
     """
-    if Path(path).suffix.lower() in (".h5", ".hdf5"):
+    if Path(path).suffix.lower() in HDF5:
         if keep_aspect:
             raise ParameterError(
                 "keep_aspect is true: the frames of a store have their size already; leave it out"

@@ -453,7 +453,7 @@ def test_bad_input_is_one_line(name, tiny, alan, listing, tmp_path):
     work.mkdir()
     args = function(tiny, ready)
     before = listing(tmp_path)
-    ran = alan(*args, "--out", work / "out")
+    ran = alan(*args, "--out", work / ("out.h5" if args[0] == "prepare" else "out"))
     assert ran.code == 2, ran.err
     errors = [line for line in ran.lines if line.startswith("alan: error: ")]
     assert len(errors) == 1, ran.err
@@ -470,6 +470,13 @@ def test_a_folder_in_place_of_a_file_is_refused(verb, tiny, alan, listing, tmp_p
     ran = alan(*args, "--out", tmp_path)
     assert ran.code == 2
     assert f"{tmp_path}: is a folder; give the path of a file" in ran.lines[-1]
+    assert not listing(tmp_path)
+
+
+def test_a_store_without_the_suffix_of_a_store_is_refused(tiny, alan, listing, tmp_path):
+    ran = alan(*prepare("camus", tiny.archive("camus")), "--out", tmp_path / "store.txt")
+    assert ran.code == 2
+    assert "store.txt: give a name that ends in .h5" in ran.lines[-1]
     assert not listing(tmp_path)
 
 
