@@ -38,7 +38,7 @@ class LossWeights(NamedTuple):
     contrast: float
 
 
-def check_weights(weights: LossWeights) -> LossWeights:
+def check_loss_weights(weights: LossWeights) -> LossWeights:
     """Return the weights of pairs, of which one must be above 0.
 
     Raises:

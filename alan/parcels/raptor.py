@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, bounded
 from alan.parcels.heads import RaptorHead
-from alan.parcels.losses import LossWeights, check_weights, raptor_loss
+from alan.parcels.losses import LossWeights, check_loss_weights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 
 
@@ -58,7 +58,7 @@ class RaptorModule(HeadModule):
     ) -> None:
         super().__init__(backbone, **settings)
         self.shifts = LossWeights(shift_self, shift_similar, shift_contrast)
-        self.weights = check_weights(LossWeights(weight_self, weight_similar, weight_contrast))
+        self.weights = check_loss_weights(LossWeights(weight_self, weight_similar, weight_contrast))
         self.lr = lr
         self.head = RaptorHead(self.backbone.dim, n_parcels, dropout, self.initial())
 

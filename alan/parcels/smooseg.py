@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, bounded
 from alan.parcels.heads import SmooSegHead
-from alan.parcels.losses import LossWeights, check_weights, raptor_loss
+from alan.parcels.losses import LossWeights, check_loss_weights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 
 
@@ -145,7 +145,7 @@ class SmooSegModule(HeadModule):
     ) -> None:
         super().__init__(backbone, **settings)
         self.shifts = LossWeights(shift_self, shift_similar, shift_contrast)
-        self.weights = check_weights(LossWeights(weight_self, weight_similar, weight_contrast))
+        self.weights = check_loss_weights(LossWeights(weight_self, weight_similar, weight_contrast))
         self.lr, self.lr_prototypes, self.weight_data = lr, lr_prototypes, weight_data
         self.student_temperature, self.momentum = student_temperature, momentum
         self.head = SmooSegHead(
