@@ -64,14 +64,18 @@ class Plane:
     unclear: bool
     sized: bool = True
 
-    def summary(self, spread: Mapping[str, Spread], *, widen: bool = True) -> dict[str, Measure]:
+    def summary(
+        self, spread: Mapping[str, Spread], *, widen: bool = True, names: Sequence[str] = MEASURED
+    ) -> dict[str, Measure]:
         """Return the measures with their intervals, as in ``alan analyze``.
 
         Args:
             spread: Spread of the model.
             widen: Whether the intervals of an unclear outline are wider.
+            names: Names of the measures; volumes without a pixel size are left out.
         """
-        measured = summarise_beats([self.ours], sized=self.sized)
+        known = summarise_beats([self.ours], sized=self.sized)
+        measured = {name: known[name] for name in names if name in known}
         found = with_intervals(measured, self.draws, [self.ours], spread)
         return widen_intervals(found) if widen and self.unclear else found
 
@@ -198,7 +202,11 @@ def with_truth(
 ) -> list[tuple[Measure, float, str]]:
     """Return measure, true value and patient of the loops where both values are known."""
     found = (
-        (plane.summary(spread, widen=widen).get(name, Measure()), getattr(plane.true, name), plane.patient)
+        (
+            plane.summary(spread, widen=widen, names=[name]).get(name, Measure()),
+            getattr(plane.true, name),
+            plane.patient,
+        )
         for plane in planes
     )
     return [one for one in found if one[0].known and math.isfinite(one[1])]
