@@ -152,7 +152,6 @@ def with_files(env, settings):
     network_lr=0.5,
     trained_blocks=other(0, network=replace(simulation.VIT, depth=2)),
     adapter_rank=other(2, network=simulation.VIT),
-    freeze_statistics=other(True, init=_Trained()),
     momentum=0.1,
     unlabelled_weight=other(2.0, **AGREEMENT),
     unlabelled_ramp=other(1.0, **AGREEMENT),
@@ -169,12 +168,7 @@ def simulation_training(env, **settings):
     return simulated(env, **with_files(env, settings))
 
 
-@study(
-    SimulationObjective,
-    weights=TargetWeights(tissue=0.5),
-    augmentation=simulation.STILL,
-    full_resolution=other(True, network=replace(simulation.CONV, stem_stride=2)),
-)
+@study(SimulationObjective, weights=TargetWeights(tissue=0.5), augmentation=simulation.STILL)
 def objective(env, **settings):
     return simulated(env, **settings)
 

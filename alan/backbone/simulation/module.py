@@ -57,8 +57,6 @@ class SimulationModule(TrainingModule):
         adapter_rank: Rank of low-rank adapters (LoRA) at the attention of these blocks, trained in place of the
             blocks with the final norm and the heads, and added to the weights in checkpoints and the exported
             network; 0 has none.
-        freeze_statistics: Whether batch norm keeps the statistics of ``init`` instead of computing them from each
-            batch, for a training on a few labelled frames.
         momentum: Momentum of the moving average; in step n at most (n + 1) / (n + 10).
         unlabelled_weight: Weight of the agreement on unlabelled frames; 0 switches it off.
         unlabelled_ramp: Share of the run in which that weight rises linearly from 0.
@@ -78,8 +76,7 @@ class SimulationModule(TrainingModule):
         seed: Seed of the initial weights and of the augmentation.
 
     Raises:
-        ParameterError: A value is out of range, ``features_weight`` is given without a network to agree with, or
-            ``freeze_statistics`` without ``init``.
+        ParameterError: A value is out of range, or ``features_weight`` is given without a network to agree with.
         CheckpointError: ``init`` cannot be read, or is of another network.
     """
 
@@ -102,7 +99,6 @@ class SimulationModule(TrainingModule):
         network_lr: PositiveFloat = 1.0,
         trained_blocks: NonNegativeInt | None = None,
         adapter_rank: NonNegativeInt = 0,
-        freeze_statistics: bool = False,
         momentum: Share = 0.995,
         unlabelled_weight: NonNegativeFloat = 0.0,
         unlabelled_ramp: Share = 0.2,
@@ -127,10 +123,6 @@ class SimulationModule(TrainingModule):
             self.student.start_from(init)
         self.network_lr = network_lr
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)  # without adapters
-        if freeze_statistics and init is None:
-            raise ParameterError("freeze_statistics is true, but there are no statistics to keep: give init")
-        self.student.freeze_statistics = freeze_statistics
-        self.student.train()  # Lightning does not call it
         if trained_blocks is not None or adapter_rank:
             self.student.train_last(trained_blocks, adapter_rank)
         # not part of the module's state: a checkpoint need not hold the teachers

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,15 +31,11 @@ class DenseNetwork(nn.Module):
         spec: Specification of the network.
         n_structures: Number of structures C.
         seed: Seed of the initial weights.
-
-    Attributes:
-        freeze_statistics: Whether batch norm keeps its running statistics and normalises by them in training too.
     """
 
     def __init__(self, spec: BackboneSpec, n_structures: int, seed: int) -> None:
         super().__init__()
         self.spec, self.seed = spec, seed
-        self.freeze_statistics = False
         self.network = spec.build_seeded(seed)
         with seeded(seed):
             self.heads = DenseHeads(spec, n_structures)
@@ -54,15 +50,6 @@ class DenseNetwork(nn.Module):
             images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
         outputs: Outputs = self.heads(self.network, images)
         return outputs
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode; with ``freeze_statistics``, batch norm stays in evaluation mode."""
-        super().train(mode)
-        if self.freeze_statistics:
-            for part in self.modules():
-                if isinstance(part, nn.BatchNorm2d):
-                    part.eval()
-        return self
 
     def start_from(self, init: str | os.PathLike[str]) -> None:
         """Load the weights of a backbone, and those of the heads if the file has them.

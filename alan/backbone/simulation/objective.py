@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alan.backbone.base import BackboneSpec
-from alan.backbone.simulation.heads import DenseLabels, Outputs, TargetWeights, dense_losses, tissue_loss
+from alan.backbone.simulation.heads import DenseLabels, Outputs, TargetWeights, dense_losses
 from alan.data.augmentation.dense import DenseAugmentation, warp_labels
 from alan.errors import ParameterError
 from alan.overlap import dice_of_counts
@@ -39,8 +39,6 @@ class SimulationObjective:
         structures: Names of the labels, those of the data; ``lv`` and ``la`` among them for coordinates.
         weights: Weights of the targets; 0 switches one off.
         augmentation: Geometric and photometric augmentation, on the device of the model.
-        full_resolution: Whether predictions of the tissues are enlarged to the resolution of the frames before
-            they are compared with the labels; if not, the labels are reduced to that of the predictions.
 
     Raises:
         ParameterError: Coordinates are to be learned without the structures that define them.
@@ -49,7 +47,6 @@ class SimulationObjective:
     structures: Sequence[str]
     weights: TargetWeights = field(default_factory=TargetWeights)
     augmentation: DenseAugmentation = field(default_factory=DenseAugmentation)
-    full_resolution: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "structures", tuple(self.structures))
@@ -84,11 +81,7 @@ class SimulationObjective:
         labels = warp_labels(batch["labels"], resize_grid(frames.grid, side))
         truth = DenseLabels(labels, shrink_mask(frames.sector, side), batch["view"], batch["phase"])
         size = batch["frames"].shape[-1]
-        losses = dense_losses(outputs, truth, structures=tuple(self.structures), weights=self.weights, size=size)
-        if self.full_resolution and "tissue" in losses:
-            logits = F.interpolate(outputs.tissue, (size, size), mode="bilinear", align_corners=False)
-            losses["tissue"] = tissue_loss(logits, warp_labels(batch["labels"], frames.grid))
-        return losses
+        return dense_losses(outputs, truth, structures=tuple(self.structures), weights=self.weights, size=size)
 
     def weighted_sum(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Add up losses, each times the weight of its target."""

@@ -5,13 +5,12 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
-from alan.backbone.simulation.heads import TargetWeights, features_loss, tissue_loss
+from alan.backbone.simulation.heads import features_loss
 from alan.backbone.simulation.module import SimulationModule
 from alan.backbone.simulation.network import TeacherEnsemble
 from alan.backbone.simulation.objective import SimulationObjective, frame_dice
@@ -72,9 +71,8 @@ class FakeData(LightningDataModule):
 
 
 def module(**changes):
-    """A module; ``weights``, ``augmentation`` and ``full_resolution`` are those of its objective."""
-    names = ("weights", "augmentation", "full_resolution")
-    own = {name: changes.pop(name) for name in names if name in changes}
+    """A module; ``weights`` and ``augmentation`` are those of its objective."""
+    own = {name: changes.pop(name) for name in ("weights", "augmentation") if name in changes}
     settings = {"objective": SimulationObjective(NAMES, **own), "network": CONV, "lr": 0.01, "momentum": 0.5}
     return SimulationModule(**{**settings, **changes})
 
@@ -223,33 +221,6 @@ def test_features_weight_keeps_the_vector_of_the_frame_near_the_initial_one(tmp_
     assert set(kept.state_dict()) == set(free.state_dict())
     with pytest.raises(ParameterError, match=r"features_weight is 1\.0, but there is no network to agree with"):
         module(features_weight=1.0)
-
-
-def test_frozen_statistics_stay_while_the_weights_of_the_norms_are_trained(tmp_path):
-    _, file = saved(tmp_path / "start", seed=5)
-    start = module(init=str(file)).student.state_dict()
-    model = fitted(tmp_path, 3, init=str(file), freeze_statistics=True, momentum=0.0)
-    for network in (model.student, model.teacher):
-        moved = {name for name, value in network.state_dict().items() if not torch.equal(value, start[name])}
-        assert moved == {name for name, _ in network.named_parameters()}
-    with pytest.raises(ParameterError, match="freeze_statistics is true, but there are no statistics to keep"):
-        module(freeze_statistics=True)
-
-
-def test_the_tissue_loss_at_full_resolution_is_that_of_enlarged_logits():
-    coarse = replace(CONV, stem_stride=2)
-    model = module(network=coarse, full_resolution=True, weights=TargetWeights(coordinates=0.0))
-    batch = Hearts(4, False).__getitems__(range(4))
-    frames = model.objective.augment(batch["frames"], coarse, torch.Generator().manual_seed(0))
-    outputs = model.student(frames.images)
-    assert outputs.tissue.shape[-1] == 16
-    logits = F.interpolate(outputs.tissue, (32, 32), mode="bilinear")
-    labels = F.grid_sample(batch["labels"][:, None].float(), frames.grid, mode="nearest", align_corners=False)
-    losses = model.objective.losses(outputs, batch, frames)
-    torch.testing.assert_close(losses["tissue"], tissue_loss(logits, labels[:, 0].long()))
-    reduced = replace(model.objective, full_resolution=False).losses(outputs, batch, frames)
-    assert not torch.equal(reduced.pop("tissue"), losses.pop("tissue"))
-    assert losses == reduced
 
 
 def test_a_backbone_without_heads_cannot_be_a_teacher(tmp_path):
