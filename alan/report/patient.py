@@ -172,7 +172,7 @@ def _facts(loop: LoopResult) -> list[tuple[str, str]]:
     rate = "unknown rate" if loop.frame_rate_hz is None else f"{number(loop.frame_rate_hz, 0)} per second"
     facts.append(("Frames", f"{loop.n_frames}, {rate}"))
     if loop.rate_source:
-        facts.append(("Heart rate by", f"the {RATE_SOURCES[loop.rate_source]}"))
+        facts.append(("Heart rate from", f"the {RATE_SOURCES[loop.rate_source]}"))
     size = "unknown" if loop.pixel_mm is None else " × ".join(f"{side:.3g}" for side in loop.pixel_mm) + " mm"
     facts.append(("Pixel", size))
     facts.append(
