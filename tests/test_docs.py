@@ -38,6 +38,8 @@ PAGES = [
     *ROOT.glob("docs/[!_]*/**/*.md"),
 ]
 PAGES = sorted(page.relative_to(ROOT).as_posix() for page in [*PAGES, ROOT / "docs" / "index.md"])
+#: Pages that Sphinx does not read, beside the cards of the shipped models.
+OUTSIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 #: Programs that a shell block may call; their words are written down instead.
 PROGRAMS = ("alan", "git", "make", "mv", "pip", "pre-commit", "python", "sbatch", "srun", "uv")
@@ -222,7 +224,7 @@ def read(page):
 def test_links_lead_to_existing_sections():
     """Of files that Sphinx does not read; it checks the others."""
     cards = [page for page in PAGES if page.startswith("checkpoints/")]
-    for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", *cards):
+    for page in (*OUTSIDE, *cards):
         for target in re.findall(r"\]\(([^)]+)\)", read(page)):
             if "://" not in target:
                 path, _, section = target.partition("#")
@@ -231,7 +233,7 @@ def test_links_lead_to_existing_sections():
                 assert not section or section in sections(linked), f"{page}: {target}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", sorted({*PAGES, *OUTSIDE}))
 def test_prose_is_wrapped(page):
     """Tables, headings, pictures and code blocks keep their lines."""
     prose = re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
