@@ -26,6 +26,8 @@ from alan.extras import install_hint
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+#: Subsampled colours whose luma runs from 16 to 235, as on television; retired.
+_PARTIAL = "YBR_PARTIAL_422"
 #: Photometric interpretations whose first channel is luma.
 _LUMA = ("YBR_FULL", "YBR_FULL_422")
 _UNDEFINED = 0xFFFFFFFF
@@ -65,7 +67,9 @@ class PixelFrames:
         self._dataset, self._path, self._count = dataset, path, count
         _complete(dataset)
         self._kind = str(dataset.PhotometricInterpretation)
-        if self._kind not in (*_GREY, *_COLOUR):
+        partial = self._kind == _PARTIAL and dataset.get("BitsAllocated") == 8
+        partial = partial and not dataset.file_meta.TransferSyntaxUID.is_encapsulated
+        if self._kind not in (*_GREY, *_COLOUR) and not partial:
             raise DataError(f"{path}: has the photometric interpretation {self._kind!r}; export it as grey or RGB")
         needed = 1 if self._kind in (*_GREY, "PALETTE COLOR") else 3
         samples = int(attribute_number(dataset, "SamplesPerPixel") or needed)
@@ -226,11 +230,15 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Deco
     with pixel_bytes(dataset, path) as (file, there):
         one, vr = dataset.group_dataset(0x0028), dataset.get_item("PixelData", keep_deferred=True).VR
         samples, kind = int(attribute_number(dataset, "SamplesPerPixel") or 1), dataset.PhotometricInterpretation
+        partial = kind == _PARTIAL
+        kind = "YBR_FULL_422" if partial else kind
         per_sample = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
         if kind == "YBR_FULL_422":
             if there >= 3 * per_sample * count:
                 warnings.warn(
-                    "PhotometricInterpretation is YBR_FULL_422, but the colours are not subsampled", stacklevel=1
+                    f"PhotometricInterpretation is {dataset.PhotometricInterpretation}, but the colours are not "
+                    "subsampled",
+                    stacklevel=1,
                 )
                 kind = "YBR_FULL"
             else:
@@ -250,7 +258,16 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Deco
             # the unused bits of grey values may be the low ones
             options = {"validate": index == 0, "correct_unused_bits": kind not in _GREY}
             array, found = decoder.as_array(one, index=0, raw=True, **options)
+            array = _full_range(array) if partial else array
             yield _grey_frame(array, found["photometric_interpretation"], dataset)
+
+
+def _full_range(frame: ByteArray) -> ByteArray:
+    """Expand luma from 16..235 and colour differences from 16..240 to 0..255."""
+    stored = np.arange(256.0)
+    tables = ((stored - 16) * 255 / 219, *((stored - 128) * 255 / 224 + 128,) * 2)
+    bytes_ = [np.rint(np.clip(table, 0, 255)).astype(np.uint8) for table in tables]
+    return np.stack([table[frame[..., channel]] for channel, table in enumerate(bytes_)], -1)
 
 
 def _is_other_layout(frame: Any) -> bool:

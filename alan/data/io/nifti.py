@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from alan.data.io.base import GET_AGAIN, Spacing, check_complete, known_spacing
 from alan.data.io.raw import (
     GZIP,
@@ -126,9 +124,14 @@ def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
     slope, intercept = header.get_slope_inter()
     plain = slope is None or (slope, intercept) == (1, 0) or dtype == RGB
     sizes_xyt = [int(size) for size in header["dim"][1 : count + 1]]
+    shape = frame_shape(sizes_xyt, path, dtype.itemsize if plain else 8)
+    if max(sizes_xyt[4:], default=1) > 1 and (intent := int(header["intent_code"])):
+        raise DataError(
+            f"{path}: holds vectors (intent code {intent}), not frames; save it as grey values of one channel"
+        )
     spacing, notes = _spacing(header)
     layout = PixelLayout(
-        frame_shape(sizes_xyt, path, dtype.itemsize if plain else 8),
+        shape,
         dtype,
         spacing,
         None if plain else (float(slope), float(intercept)),
@@ -176,7 +179,8 @@ def _slice_mm(header: Any, sizes: list[int]) -> float | None:
 def _seconds(header: Any, sizes: list[int]) -> float | None:
     """Return the time step of a sequence (x, y, 1, t); for (x, y, t) programs store a slice thickness."""
     step, unit = float(header["pixdim"][4]), header.get_xyzt_units()[1]
-    known = len(sizes) > 3 and sizes[2] == 1 and unit in _SECONDS and np.isfinite(step) and step > 0
+    in_order = len(sizes) > 3 and math.prod(sizes[2:]) == sizes[3]
+    known = in_order and unit in _SECONDS and math.isfinite(step) and step > 0
     return step * _SECONDS[unit] if known else None
 
 

@@ -31,8 +31,8 @@ from alan.data.io.base import (
 )
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
-from alan.data.io.imagej import read_imagej
 from alan.data.io.orientation import upright_picture
+from alan.data.io.tiff import StackInfo, full_pages, read_stack
 from alan.errors import DataError
 
 #: Suffixes of stills.
@@ -120,21 +120,32 @@ class PageFrames:
                 yield DecodedFrame(_grey(page), functools.partial(_colours, page) if coloured else None)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
-        """Return the times of animations and ImageJ, its pixel size, and the conversion of grey values."""
+        """Return the times and pixel size of animations and TIFF stacks, and the conversion of grey values."""
         declared = None if found.dtype.kind == "f" else (0.0, 65535.0)
         mapping, notes = grey_mapping(found, self.path, declared=declared)
+        stack, left_out = self._stack(count)
+        if left_out:
+            notes = (*notes, "thumbnail pages are left out")
+        attributes = {"volume": 1.0} if stack.volume else {}
+        times = stack.times
         shown = self._durations[:-1]  # GIF: how long each frame is shown
-        with _open(self.path) as image:
-            interval, spacing = read_imagej(image.tag_v2) if isinstance(image, TiffImageFile) else (None, None)
-        if interval is not None and len(self._paths) == 1:
-            shown = [interval] * len(shown)
-        if not shown or min(shown) <= 0:
-            return Header(spacing=spacing, notes=notes), mapping
-        times = np.concatenate([[0.0], np.cumsum(shown)])
+        if times is None and shown and min(shown) > 0:
+            times = np.concatenate([[0.0], np.cumsum(shown)])
         fps = known_rate(mean_frame_rate(times))
-        if fps is None:
-            return Header(spacing=spacing, notes=notes), mapping
-        return Header(fps, spacing, times, notes=(*notes, *variable_rate(times))), mapping
+        if fps is None or times is None:
+            return Header(spacing=stack.spacing, notes=notes, attributes=attributes), mapping
+        notes = (*notes, *variable_rate(times))
+        return Header(fps, stack.spacing, times, notes=notes, attributes=attributes), mapping
+
+    def _stack(self, count: int) -> tuple[StackInfo, bool]:
+        """Describe a TIFF file, of a series the first still; also return whether pages are left out."""
+        with _open(self.path) as image:
+            if not isinstance(image, TiffImageFile):
+                return StackInfo(), False
+            pages = full_pages(image)
+            image.seek(pages[0])
+            info = read_stack(image.tag_v2, 1 if len(self._paths) > 1 else count, self.path)
+            return info, len(pages) < image.n_frames
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:
@@ -143,7 +154,7 @@ def count_pages(path: str | os.PathLike[str]) -> int:
         warnings.simplefilter("ignore")  # reading the pages reports it
         try:
             with reading(path, "picture") as source, _open(source) as image:
-                return _length(image)
+                return len(_page_numbers(image))
         except DataError:
             return 0
 
@@ -195,9 +206,11 @@ def colour_code(colours: NDArray[Any]) -> NDArray[np.int64]:
     return codes
 
 
-def _length(image: Image.Image) -> int:
-    """Return the number of pages; further pictures in a JPEG file (MPO) do not count."""
-    return int(getattr(image, "n_frames", 1)) if image.format in ("GIF", "PNG", "TIFF", "WEBP") else 1
+def _page_numbers(image: Image.Image) -> list[int]:
+    """List the pages of a picture file; further pictures in a JPEG file (MPO) and thumbnails do not count."""
+    if isinstance(image, TiffImageFile):
+        return full_pages(image)
+    return list(range(getattr(image, "n_frames", 1))) if image.format in ("GIF", "PNG", "WEBP") else [0]
 
 
 @contextlib.contextmanager
@@ -221,14 +234,18 @@ def _open(path: Path) -> Iterator[Image.Image]:
 def _pages(path: Path, *, whole: bool = True) -> Iterator[Image.Image]:
     """Decode the pages one after the other, upright."""
     with _open(path) as image:
-        length = _length(image)
-        for index in range(length):
+        pages = _page_numbers(image)
+        for index in pages:
             image.seek(index)
-            check_size(path, (length if whole else 1, image.height, image.width), 4 if image.mode in _DEEP else 1)
+            check_size(
+                path, (len(pages) if whole else 1, image.height, image.width), 4 if image.mode in _DEEP else 1
+            )
             image.load()
             yield _upright(image)
-        if isinstance(image, TiffImageFile) and image.tag_v2.next:
-            raise DataError(f"{path}: ends early, after {length} pages; {GET_AGAIN}")  # Pillow ignores the rest
+        if isinstance(image, TiffImageFile):
+            image.seek(image.n_frames - 1)
+            if image.tag_v2.next:  # Pillow ignores the rest
+                raise DataError(f"{path}: ends early, after {image.n_frames} pages; {GET_AGAIN}")
     if image.format == "PNG":
         with _open(path) as image:
             image.verify()  # the check sums, which decoding does not verify

@@ -20,6 +20,8 @@ from alan.errors import DataError
 GZIP = b"\x1f\x8b"
 #: Pixels of three colours of 8 bits.
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+#: Largest size after the fourth that may count channels, not frames.
+_MOST_CHANNELS = 4
 _CHUNK = 2**20
 _EITHER = zlib.MAX_WBITS + 32  # zlib or gzip, by the first bytes
 
@@ -72,7 +74,7 @@ class PixelLayout:
 
 
 def frame_shape(sizes: Sequence[int], path: str | os.PathLike[str], itemsize: int) -> tuple[int, int, int]:
-    """Convert the sizes in a header to (T, H, W); the third or fourth size counts the frames, others must be 1.
+    """Convert the sizes in a header to (T, H, W): one size after the second counts the frames, others must be 1.
 
     Args:
         sizes: Sizes in the order of the header, width first.
@@ -86,10 +88,12 @@ def frame_shape(sizes: Sequence[int], path: str | os.PathLike[str], itemsize: in
         DataError: The sizes do not describe a still or one sequence, or are too large.
     """
     claim = " x ".join(str(size) for size in sizes)
-    if len(sizes) < 2 or sum(size > 1 for size in sizes[2:]) > 1 or any(size != 1 for size in sizes[4:]):
+    if len(sizes) < 2 or sum(size > 1 for size in sizes[2:]) > 1:
         raise DataError(
             f"{path}: claims {claim} pixels; a still or one sequence (width, height, frames) is needed"
         )
+    if 1 < max(sizes[4:], default=1) <= _MOST_CHANNELS:
+        raise DataError(f"{path}: claims {claim} pixels, which may be channels of colours; save it as grey values")
     shape = (max(sizes[2:], default=1) if min(sizes[2:], default=1) > 0 else 0, sizes[1], sizes[0])
     check_size(path, shape, itemsize)
     return shape

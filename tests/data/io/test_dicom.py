@@ -468,6 +468,32 @@ def test_ybr_full_422_with_all_samples_is_read(write, grey):
         assert np.array_equal(read_dicom(path).frames, grey)
 
 
+def test_luma_of_uncompressed_ybr_partial_422_is_expanded(write):
+    """Retired, with the levels of television: black is 16, white 235 (PS3.3-2016, C.7.6.3.1.2)."""
+    luma = np.random.default_rng(0).integers(0, 256, (3, 8, 10), np.uint8)
+    luma[0, 0, :5] = 0, 16, 126, 235, 255
+    pixels = np.full((3, 8, 20), 128, np.uint8)
+    pixels[..., 0::4], pixels[..., 1::4] = luma[..., 0::2], luma[..., 1::2]
+    path = write(luma, "YBR_PARTIAL_422", SamplesPerPixel=3, PlanarConfiguration=0, pixels=pixels.tobytes())
+    found = read_dicom(path).frames
+    assert found[0, 0, :5].tolist() == [0, 0, 128, 255, 255]
+    assert np.array_equal(found, np.clip((luma.astype(int) - 16) * 255 / 219, 0, 255).round())
+    (colours,) = (frame.colours() for n, frame in enumerate(DicomFrames(path)) if not n)
+    assert np.abs(colours.astype(int) - found[0][..., None]).max() <= 1
+    pixels[..., 2::4] = 240  # the bluest
+    path = write(luma, "YBR_PARTIAL_422", SamplesPerPixel=3, PlanarConfiguration=0, pixels=pixels.tobytes())
+    (colours,) = (frame.colours() for n, frame in enumerate(DicomFrames(path)) if not n)
+    assert colours[0, 2].tolist() == [128, 84, 255]
+
+
+def test_compressed_ybr_partial_422_is_refused(write, grey):
+    dataset = pydicom.dcmread(compressed(write(np.stack([grey] * 3, -1), "RGB"), np.stack([grey] * 3, -1), 3))
+    dataset.PhotometricInterpretation = "YBR_PARTIAL_422"
+    dataset.save_as(dataset.filename)
+    with pytest.raises(DataError, match="has the photometric interpretation 'YBR_PARTIAL_422'"):
+        read_dicom(dataset.filename)
+
+
 def compressed(path, frames, count, syntax=pydicom.uid.RLELossless):
     dataset = pydicom.dcmread(path)
     dataset.PixelData = frames.tobytes()

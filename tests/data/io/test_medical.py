@@ -82,7 +82,7 @@ def test_files_other_than_grey_stills_and_sequences_are_refused(tmp_path):
     (tmp_path / "empty.nii.gz").write_bytes(b"")
     (tmp_path / "pointer.nii.gz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     for name, words in (
-        ("rgb.nii", "one channel|a still or one sequence"),
+        ("rgb.nii", "may be channels of colours; save it as grey values"),
         ("volume.nii.gz", "claims 4 x 3 x 2 x 1 x 5 pixels; a still or one sequence"),
         ("bad.nii.gz", "ends early, it holds 2 of 4 bytes"),
         ("empty.nii.gz", "is empty"),

@@ -79,17 +79,33 @@ def test_compression_is_recognised_by_content(tmp_path, write):
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-@pytest.mark.parametrize("sizes", [(9, 12, 1, 5), (9, 12, 5, 1), (9, 12, 5), (9, 12, 1, 5, 1)])
+@pytest.mark.parametrize("sizes", [(1, 5), (5, 1), (5,), (1, 5, 1), (1, 1, 5), (1, 1, 1, 5)])
 def test_sizes_of_1_are_ignored(write, name, sizes):
-    path = write(nifti(FRAMES, sizes), name)
+    path = write(nifti(FRAMES, (9, 12, *sizes)), name)
     assert np.array_equal(read_medical(path).array, FRAMES)
     assert medical_layout(path).shape == (5, 12, 9)
 
 
-@pytest.mark.parametrize("sizes", [(9, 12, 5, 2), (9, 12, 1, 1, 5), (9,), (0, 12, 5), (9, -12, 5), (9, 12, 0)])
+@pytest.mark.parametrize(
+    "sizes", [(9, 12, 5, 2), (9, 12, 1, 5, 2), (9, 12, 1, 1, 3), (9,), (0, 12, 5), (9, -12, 5), (9, 12, 0)]
+)
 def test_other_dimensions_are_refused(write, sizes):
     with pytest.raises(DataError, match=r"a.nii.gz: claims"):
         read_medical(write(nifti(FRAMES, sizes)))
+
+
+def test_vectors_are_no_frames(write):
+    data = bytearray(nifti(FRAMES, (9, 12, 1, 1, 5)))
+    data[68:70] = struct.pack("<h", 1007)  # NIFTI_INTENT_VECTOR
+    with pytest.raises(DataError, match=r"a.nii.gz: holds vectors \(intent code 1007\)"):
+        read_medical(write(bytes(data)))
+
+
+def test_frames_along_the_fifth_axis_have_no_stated_times(write):
+    cine = read_grey(write(nifti(FRAMES, (9, 12, 1, 1, 5), pixdim=(0.3, 0.5, 1, 0.02), unit=2 + 8)))
+    assert (cine.fps, cine.spacing) == (None, pytest.approx((0.5, 0.3)))
+    cine = read_grey(write(nifti(FRAMES, (9, 12, 1, 5, 1), pixdim=(0.3, 0.5, 1, 0.02), unit=2 + 8)))
+    assert cine.fps == pytest.approx(50)
 
 
 def test_an_affine_that_is_not_a_rotation_is_accepted(write):
