@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,27 +60,28 @@ class Fan:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         return replace(self, row=self.row - rows.start, column=self.column - columns.start, shape=shape)
 
-    def membership(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
+    def membership(self, rows: FloatArray, columns: FloatArray) -> FloatArray:
         """Compute the membership in [0, 1], which rises over one pixel across the border; see :meth:`depth`."""
-        return np.asarray(np.clip(self.depth(rows, columns) + 0.5, 0, 1))
+        return (self.depth(rows, columns) + 0.5).clip(0, 1)
 
-    def depth(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
+    def depth(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
         """Compute the distance to the border in columns, positive inside.
 
         Args:
             rows: Rows of points on the screen, of any shape that broadcasts with ``columns``.
             columns: Columns of the points.
         """
-        z, x = (rows - self.row) * self.aspect, columns - self.column
-        radius = np.hypot(z, x)
+        along, across = (rows - self.row) * self.aspect, columns - self.column
         middle, half = 0.5 * (self.left + self.right), 0.5 * (self.right - self.left)
-        off = np.abs(np.arctan2(x, z) - middle)
-        side = np.where(off - half < np.pi / 2, np.sin(half - off), -1.0) * radius
-        if self.top == "flat":
-            across = z * math.cos(middle) + x * math.sin(middle) - self.near * math.cos(half)
-        else:
-            across = radius - self.near
-        return np.asarray(np.minimum(np.minimum(self.far - radius, across), side))
+        if middle:  # into the direction of the axis of the sector
+            cos, sin = math.cos(middle), math.sin(middle)
+            along, across = along * cos + across * sin, across * cos - along * sin
+        off, radius = np.abs(across), np.sqrt(along * along + across * across)
+        cos, sin = math.cos(half), math.sin(half)
+        beside = cos * along + sin * off > 0  # beside the edge, not behind the centre
+        side = np.where(beside, sin * along - cos * off, -radius)
+        top = along - self.near * cos if self.top == "flat" else radius - self.near
+        return np.asarray(np.minimum(np.minimum(self.far - radius, top), side))
 
     def radius(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
         """Compute the distance of points from the centre of the circles, in columns."""

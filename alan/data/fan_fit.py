@@ -158,8 +158,9 @@ def _optimise(
 ) -> tuple[float, Fan]:
     """Minimise the disagreement of sector and region, from an initial sector correct to within a band."""
     depth = start.depth(*np.ogrid[: region.shape[0], : region.shape[1]])
-    rows, columns = np.nonzero(np.abs(depth) < band)
-    lit, counted = region[rows, columns], weight[rows, columns]
+    moved = np.abs(depth) < band
+    rows, columns = (places.astype(np.float64) for places in np.nonzero(moved))
+    lit, counted = region[moved], weight[moved]
     sure = depth >= band
     settled = (float(region[sure].sum()), float((weight - region)[sure].sum()))
     scale = float(max(region.shape))
@@ -168,15 +169,8 @@ def _optimise(
     def fan(values: FloatArray) -> Fan:
         row, column, near, far, half, *tilt = values.tolist()
         half, middle = min(abs(half), 1.5), tilt[0] if tilt else 0.0
-        return replace(
-            start,
-            row=row * scale,
-            column=column * scale,
-            near=abs(near) * scale,
-            far=abs(far) * scale,
-            left=middle - half,
-            right=middle + half,
-        )
+        lengths = (row * scale, column * scale, abs(near) * scale, abs(far) * scale)
+        return Fan(*lengths, middle - half, middle + half, start.top, start.shape, start.aspect)
 
     def cost(values: FloatArray) -> float:
         inside = fan(values).membership(rows, columns)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
 
 from alan.data import Fan, find_fans
 from alan.data.blanking import find_blanking
@@ -193,3 +194,21 @@ def test_the_mask_of_a_large_sector_is_computed_in_strips():
     fan = Fan(30.0, 700.0, 50.0, 1000.0, -0.6, 0.6, "curved", (1100, 1400))
     rows, columns = np.ogrid[:1100, :1400]
     np.testing.assert_array_equal(fan.mask(2.0), fan.depth(rows, columns) > -2.0)
+
+
+@pytest.mark.parametrize("top", ["curved", "flat"])
+@pytest.mark.parametrize("middle", [0.0, 0.35])
+def test_the_depth_is_the_distance_to_the_border(top, middle):
+    """Against the nearest of many points on both edges, which begin in the centre, and against both ends."""
+    fan = Fan(20.5, 40.2, 9.0, 52.0, middle - 0.6, middle + 0.6, top, (90, 90), aspect=1.25)
+    axis = np.array([np.cos(middle), np.sin(middle)])
+    rows, columns = np.indices(fan.shape, float)
+    points = np.stack([(rows - fan.row) * fan.aspect, columns - fan.column], axis=-1)
+    angle = np.arctan2(points[..., 1], points[..., 0])
+    radius = np.hypot(*np.moveaxis(points, -1, 0))
+    ends = np.array([(np.cos(edge), np.sin(edge)) for edge in (fan.left, fan.right)])
+    lines = (np.linspace(0, 200, 4001)[:, None, None] * ends).reshape(-1, 2)
+    to_edge = KDTree(lines).query(points)[0] * np.where(np.abs(angle - middle) < 0.6, 1, -1)
+    begins = radius - fan.near if top == "curved" else points @ axis - fan.near * np.cos(0.6)
+    expected = np.minimum(np.minimum(to_edge, begins), fan.far - radius)
+    np.testing.assert_allclose(fan.depth(rows, columns), expected, atol=0.02)
