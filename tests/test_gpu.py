@@ -155,3 +155,17 @@ def test_parcels_and_white_boxes_of_a_gpu_open_on_the_cpu(tiny, alan, tmp_path):
         assert ran.code == 0, ran.err
     boxes = [json.loads((tmp_path / device / "lv.json").read_text())["selector"] for device in ("cuda", "cpu")]
     assert boxes[0]["interior"] == boxes[1]["interior"]
+
+
+def test_a_calibration_equals_that_of_the_cpu(tiny, alan, tmp_path):
+    store, boxes, model = tiny.store("camus"), tmp_path / "boxes", tmp_path / "model"
+    common, tables = ["--parcels", tiny.parcels()], []
+    name = ["name", *common, "--store", store, "--share_above=0.02", "--structures=[lv]", "--out", boxes]
+    assert alan(*name).code == 0
+    assert alan("assemble", *common, f"--white_boxes=[{boxes}]", "--out", model).code == 0
+    for device in ("cuda", "cpu"):
+        command = ["calibrate", model, f"--stores=[{store}]", "--split=null", "--samples=5", "--device", device]
+        ran = alan(*command, "--out", tmp_path / device)
+        assert ran.code == 0, ran.err
+        tables.append((tmp_path / device / "calibration.csv").read_text(encoding="utf-8"))
+    assert tables[0] == tables[1]

@@ -26,6 +26,7 @@ def calibrate_model(
     confidence: Coverage | None = None,
     samples: PositiveInt = 40,
     seed: Seed = 0,
+    device: str = "cpu",
     overwrite: bool = False,
 ) -> Path:
     """Calibrate the 90% intervals of a model by labelled patients, and write it into a folder of its own.
@@ -49,6 +50,7 @@ def calibrate_model(
             0.95; they are wider then. null lets them hold in 90% on average.
         samples: Number of white boxes that are drawn for the intervals, as in alan analyze.
         seed: Seed of the draws.
+        device: Device that runs the network: cpu, cuda, cuda:1, or auto for a GPU where there is one.
         overwrite: Replace a model with another configuration.
 
     Returns:
@@ -58,12 +60,14 @@ def calibrate_model(
         ConfigError: The folder contains a model with another configuration.
         DataError: Fewer than ten loops have masks, or an input is missing.
     """
-    given = settings(locals())
+    given = settings(locals(), "device")
     from alan.analysis.model import AnalysisModel
     from alan.analysis.planes import COLUMNS, FEWEST, calibrate_measures, measure_planes, warn_of_labels
     from alan.data.store.reader import FrameStore
+    from alan.devices import choose_device
 
-    before, opened = AnalysisModel.load(model), [FrameStore(path) for path in stores]
+    chosen = choose_device(device)
+    before, opened = AnalysisModel.load(model).to(chosen), [FrameStore(path) for path in stores]
     if not opened:
         raise ConfigError("stores is empty: give the frame stores of labelled patients")
     warn_of_labels(before, opened, split)

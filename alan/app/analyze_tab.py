@@ -68,10 +68,11 @@ class AnalyzeTab:
     Args:
         model: Path or name of the model, see :class:`alan.analysis.Manifest`.
         uploads: Folder of the uploads.
+        device: Device that runs the network.
     """
 
-    def __init__(self, model: str, uploads: Uploads) -> None:
-        self.model, self.uploads = model, uploads
+    def __init__(self, model: str, uploads: Uploads, device: str = "cpu") -> None:
+        self.model, self.uploads, self.device = model, uploads, device
         manifest = Manifest.load(model)
         self.views = [*(["recognise"] if manifest.view_bank else []), *manifest.views]
         self.gr = third_party("gradio", "ui")
@@ -158,7 +159,7 @@ class AnalyzeTab:
                 given: Any = None if view == "recognise" else view
                 loop = LoopSettings(view=given, mirror=mirror)
                 settings = AnalysisSettings(self.model, loop, spacing or None)
-                found, others = _first(file, folder, settings, part_of(progress, 0, 0.95))
+                found, others = _first(file, folder, settings, self.device, part_of(progress, 0, 0.95))
                 progress(0.95, "packing the results")
             video = folder / LOOP_FOLDER / found.loop / OVERLAY
             shown = self.uploads.place("overlay.mp4")
@@ -208,7 +209,9 @@ class AnalyzeTab:
         ]
 
 
-def _first(file: Path, folder: Path, settings: AnalysisSettings, progress: Progress) -> tuple[LoopResult, int]:
+def _first(
+    file: Path, folder: Path, settings: AnalysisSettings, device: str, progress: Progress
+) -> tuple[LoopResult, int]:
     """Analyze a file, and return its first loop that is measured and the number of the others.
 
     Raises:
@@ -216,7 +219,8 @@ def _first(file: Path, folder: Path, settings: AnalysisSettings, progress: Progr
     """
     finished: list[Analysis] = []
     with contextlib.suppress(SkippedError):  # its message names a file of the server
-        analyze_files([file], folder, settings, workers=1, finish=finished.append, progress=progress)
+        done = finished.append
+        analyze_files([file], folder, settings, workers=1, device=device, finish=done, progress=progress)
     (found,) = finished
     loops = [loop for loop in found.loops if loop.status == "measured"]
     if not loops:

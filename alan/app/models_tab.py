@@ -40,14 +40,15 @@ class PictureModel:
     Args:
         path: ``segmenter.safetensors``, or the JSON of an ensemble or of soft parcels.
         size: Side of the frames of the network.
+        device: Device that runs it.
 
     Raises:
         CheckpointError: The file cannot be loaded.
         DataError: A JSON file is missing or damaged.
     """
 
-    def __init__(self, path: str, size: int) -> None:
-        self.network, self.size = NetworkLabeller(path), size
+    def __init__(self, path: str, size: int, device: str = "cpu") -> None:
+        self.network, self.size = NetworkLabeller(path, device), size
         self.name = Path(path).parent.name + "/" + Path(path).stem if Path(path).parent.name else Path(path).stem
         self.structures = self.network.structures
 

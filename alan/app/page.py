@@ -42,6 +42,7 @@ def ui(
     white_boxes: list[str] | None = None,
     networks: list[str] | None = None,
     size: PositiveInt = 112,
+    device: str = "cpu",
     host: str = "127.0.0.1",
     port: Annotated[int, Interval(ge=0, le=65535)] = 7860,
     browser: bool = True,
@@ -58,12 +59,14 @@ def ui(
             of the model.
         networks: Networks to try: segmenter.safetensors, or the JSON of an ensemble or of soft parcels.
         size: Side in pixels of the frames of networks and of other parcels.
+        device: Device that runs the networks: cpu, cuda, cuda:1, or auto for a GPU where there is one.
         host: Address to listen on; any other than 127.0.0.1 lets other machines see uploads.
         port: Port to listen on; 0 takes a free one.
         browser: Open the page in the browser.
 
     Raises:
         ConfigError: Gradio is not installed, white boxes are missing for other parcels, or the port is taken.
+        ParameterError: There is no such device.
         AlanError: A model is missing or damaged.
     """
     if white_boxes is None and parcels is not None:
@@ -79,6 +82,7 @@ def ui(
             white_boxes=white_boxes or (),
             networks=networks or (),
             size=size,
+            device=device,
         )
         url = serve(page, host, port, browser=browser)
         _log.info("the page is at %s (Ctrl-C ends it)", url)
@@ -105,7 +109,14 @@ def gradio(root: Path) -> Any:
 
 
 def build_page(
-    root: Path, *, model: str, parcels: str, white_boxes: Sequence[str], networks: Sequence[str], size: int
+    root: Path,
+    *,
+    model: str,
+    parcels: str,
+    white_boxes: Sequence[str],
+    networks: Sequence[str],
+    size: int,
+    device: str = "cpu",
 ) -> Any:
     """Build the page.
 
@@ -116,6 +127,7 @@ def build_page(
         white_boxes: Paths or names of white boxes on it; without any, those of the model are edited.
         networks: Paths of networks.
         size: Side of the frames of networks and of other parcels.
+        device: Device that runs the networks, see :func:`alan.devices.choose_device`.
 
     Returns:
         A ``gradio.Blocks``.
@@ -129,24 +141,28 @@ def build_page(
     from alan.app.parcels_tab import ParcelsTab
     from alan.app.session import Uploads, with_session
     from alan.app.views_tab import ViewsTab
+    from alan.devices import choose_device
     from alan.downstream.whitebox.several import load_white_boxes
 
     gr.Number.raise_if_out_of_bounds = staticmethod(check_number)  # sliders use it too
-    uploads = Uploads(root)
-    analysis = AnalysisModel.load(model)
+    chosen, uploads = choose_device(device), Uploads(root)
+    analysis = AnalysisModel.load(model).to(chosen)
     edited = ParcelsTab(analysis.parcels, analysis.boxes, analysis.size, uploads)
     if white_boxes:
         given = load_white_boxes(parcels, white_boxes)
         edited = ParcelsTab(
-            given.model, {name: PhaseBoxes(box, box) for name, box in given.boxes.items()}, size, uploads
+            given.model.to(chosen),
+            {name: PhaseBoxes(box, box) for name, box in given.boxes.items()},
+            size,
+            uploads,
         )
     tabs = {
-        "Analyze": AnalyzeTab(model, uploads),
+        "Analyze": AnalyzeTab(model, uploads, device),
         "Parcels": edited,
         "Views": ViewsTab(analysis, uploads),
     }
     if networks:
-        tabs["Models"] = ModelsTab([PictureModel(path, size) for path in networks], uploads)
+        tabs["Models"] = ModelsTab([PictureModel(path, size, device) for path in networks], uploads)
     with gr.Blocks(title="ALAN", analytics_enabled=False, delete_cache=_SWEEP) as page:
         gr.Markdown(f"# ALAN\n\n{_INTRODUCTION}", elem_id="introduction")
         for title, tab in tabs.items():

@@ -58,14 +58,15 @@ class NetworkLabeller:
 
     Args:
         path: ``segmenter.safetensors``, or the JSON of an ensemble or of soft parcels.
+        device: Device that runs it, see :func:`alan.devices.choose_device`.
 
     Raises:
         CheckpointError: The file cannot be loaded.
         DataError: A JSON file is missing or damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.device = choose_device()
+    def __init__(self, path: str | os.PathLike[str], device: str = "auto") -> None:
+        self.device = choose_device(device)
         self.network = load_network(path).to(self.device)
         self.structures, self.fingerprint = tuple(self.network.structures), self.network.fingerprint
 

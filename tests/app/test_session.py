@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from alan.app.session import PageClosedError, Uploads
-from alan.errors import DataError
+from alan.errors import DataError, ParameterError
 
 
 @pytest.fixture
@@ -95,3 +95,25 @@ def test_an_analysis_that_ends_early_leaves_no_file(uploads, loop, error, reason
     *_, doubts = tab._analyze("mine", str(file), "recognise", None, False)
     assert doubts == f"**{reason}**"
     assert [path for path in uploads.root.rglob("*") if path.is_file()] == []
+
+
+def test_the_device_of_the_page_runs_all_its_networks(uploads, loop, tmp_path, monkeypatch):
+    pytest.importorskip("gradio")
+    from alan.app import page
+    from alan.app.analyze_tab import AnalyzeTab
+
+    options = {"model": "alan-sim", "parcels": "", "white_boxes": (), "size": 112}
+    with pytest.raises(ParameterError, match="device is 'abacus', which cannot be used here"):
+        page.build_page(tmp_path, **options, networks=(), device="abacus")
+    tab = AnalyzeTab("alan-sim", uploads, "abacus")
+    tab.gr = SimpleNamespace(Progress=lambda: lambda *args, **options: None, Warning=print, update=dict)
+    *_, doubts = tab._analyze("mine", str(shutil.copy(loop, uploads.root / "a.mp4")), "recognise", None, False)
+    assert "device is 'abacus'" in doubts
+    moved, given = [], []
+    monkeypatch.setattr("alan.app.models_tab.NetworkLabeller", lambda path, device: given.append(device) or tab)
+    tab.structures = ()
+    monkeypatch.setattr("alan.app.models_tab.ModelsTab", lambda models, uploads: tab)
+    monkeypatch.setattr("alan.analysis.AnalysisModel.to", lambda self, device: moved.append(device.type) or self)
+    tab.build = lambda: None
+    page.build_page(tmp_path, **options, networks=["a"], device="meta")
+    assert (moved, given) == (["meta"], ["meta"])
