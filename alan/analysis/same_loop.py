@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from alan.analysis.results import LoopResult
 from alan.arrays import ByteArray, Float32Array
@@ -16,6 +18,10 @@ from alan.arrays import ByteArray, Float32Array
 _FEWEST = 8
 #: Largest mean difference of the areas of a structure, as a fraction, of loops whose label maps are compared.
 _NEAR = 0.05
+#: Smallest mean area, as a fraction, that such a difference refers to.
+_LEAST = 1e-6
+#: Largest difference of the logarithms of the mean areas of such loops, with a margin for rounding.
+_REACH = math.log((2 + _NEAR) / (2 - _NEAR)) + 1e-4
 #: Smallest share of the structures that has the same label in both loops. Codecs move borders by a pixel; hearts
 #: of different patients agree less.
 _SAME = 0.95
@@ -64,21 +70,35 @@ def find_same_loops(outlined: Iterable[Outlined], read_labels: Callable[[str], B
         groups[loop.kind].append(loop)
     found: dict[str, str] = {}
     for group in groups.values():
-        areas = np.stack([loop.areas for loop in group])
-        for n, one in enumerate(group[:-1]):
-            for other in (group[n + 1 + k] for k in _near(areas[n], areas[n + 1 :])):
-                if one.patient == other.patient or {one.patient, other.patient} <= found.keys():
-                    continue
-                if _agreement(read_labels(one.loop), read_labels(other.loop)) >= _SAME:
-                    for loop, same in ((one, other), (other, one)):
-                        found.setdefault(loop.patient, _REASON.format(loop.loop, same.loop))
+        for one, other in near_pairs(group):
+            if one.patient == other.patient or {one.patient, other.patient} <= found.keys():
+                continue
+            if _agreement(read_labels(one.loop), read_labels(other.loop)) >= _SAME:
+                for loop, same in ((one, other), (other, one)):
+                    found.setdefault(loop.patient, _REASON.format(loop.loop, same.loop))
     return found
 
 
-def _near(one: Float32Array, others: Float32Array) -> list[int]:
-    """Return the loops whose areas hardly differ from those of one loop."""
-    mean = np.maximum((one + others).mean(-1) / 2, 1e-6)
-    return np.flatnonzero((np.abs(one - others).mean(-1) <= _NEAR * mean).all(-1)).tolist()
+def near_pairs(group: Sequence[Outlined]) -> Iterator[tuple[Outlined, Outlined]]:
+    """Find the pairs of loops whose areas hardly differ.
+
+    The mean area of each structure of such loops is nearly the same, so that only neighbours in a tree of these
+    means are compared frame by frame.
+
+    Args:
+        group: Loops of one kind.
+
+    Yields:
+        Each pair once, in the order of the loops.
+    """
+    areas = np.stack([loop.areas for loop in group])
+    points = np.log(np.maximum(areas.mean(-1, dtype=np.float64), _LEAST))
+    tree = KDTree(points)
+    for n, one in enumerate(group):
+        others = np.array([k for k in sorted(tree.query_ball_point(points[n], _REACH, p=math.inf)) if k > n], int)
+        mean = np.maximum((areas[n] + areas[others]).mean(-1) / 2, _LEAST)
+        near = (np.abs(areas[n] - areas[others]).mean(-1) <= _NEAR * mean).all(-1)
+        yield from ((one, group[k]) for k in others[near])
 
 
 def _agreement(one: ByteArray, other: ByteArray) -> float:

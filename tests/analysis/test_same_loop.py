@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alan.analysis import FrameResult, LoopResult, ViewEvidence
-from alan.analysis.same_loop import Outlined, find_same_loops
+from alan.analysis.same_loop import Outlined, find_same_loops, near_pairs
 
 T, SIZE = 12, 60
 
@@ -63,3 +63,20 @@ def test_other_loops_raise_no_doubt(other):
 def test_short_loops_are_not_compared():
     assert find([("a", "p1", beating()[:4]), ("b", "p2", beating()[:4])]) == {}
     assert find([]) == {}
+
+
+def test_pairs_equal_a_comparison_of_all_loops():
+    rng = np.random.default_rng(0)
+    areas = [rng.uniform(0.02, 0.3, (2, 1)) * (1 + 0.2 * rng.random((2, T))) for _ in range(150)]
+    areas += [one * (1 + rng.uniform(-0.06, 0.06, (2, 1))) for one in areas[:100]]  # copies, and almost copies
+    areas += [one * np.array([[1], [scale]]) for one in areas[:10] for scale in (0, 0, 1e-7, 1e-5)]  # no atrium
+    kind = ("A4C", T, ("lv", "la"))
+    group = [Outlined(str(n), f"p{n}", kind, one.astype(np.float32)) for n, one in enumerate(areas)]
+    expected = []
+    for n, one in enumerate(group):
+        for other in group[n + 1 :]:
+            mean = np.maximum((one.areas + other.areas).mean(-1) / 2, 1e-6)
+            if (np.abs(one.areas - other.areas).mean(-1) <= 0.05 * mean).all():
+                expected.append((one.loop, other.loop))
+    assert 90 < len(expected) < 1000
+    assert [(one.loop, other.loop) for one, other in near_pairs(group)] == expected
