@@ -63,7 +63,7 @@ def write_loop(path, seed, view="A4C"):
 def archive(tmp_path_factory):
     """Two loops of one patient, and a file that cannot be decoded."""
     root = tmp_path_factory.mktemp("archive")
-    clips = [write_loop(root / f"p1_{view}.avi", 6, view) for view in ("A4C", "A2C")]
+    clips = [write_loop(root / f"p1_{view}.avi", 3, view) for view in ("A4C", "A2C")]
     (root / "p2_broken.avi").write_bytes(b"RIFF and no more")
     (root / "notes.txt").write_text("no loop")
     return root, clips
