@@ -94,7 +94,7 @@ class Measurements:
         area_change_percent: Fractional area change of the left ventricle; needs no pixel size.
         shortening_percent: Shortening of the outline of the left ventricle (experimental).
         stroke_volume_ml: End-diastolic minus end-systolic volume.
-        heart_rate_bpm: Heart rate in beats per minute by the R waves of the file, or by the area.
+        heart_rate_bpm: Heart rate in beats per minute by R waves, or by the area of the left ventricle.
         la_volume_ml: Volume of the left atrium at end-systole by the area-length formula.
         lv_mass_g: Mass of the left-ventricular myocardium at end-diastole.
     """
@@ -201,8 +201,7 @@ class LoopResult(Measurements):
         provenance: Names and fingerprints of the model, the settings and the version of the program.
         simulated: Whether the loop is known to be simulated, so that its patient does not exist.
         study: Pseudonym of the study of a DICOM file; empty for other files.
-        rate_source: Origin of the heart rate: ``r waves`` of the file, ``area`` of the left ventricle in all
-            frames, or the ends of complete ``beats``; empty if it is unknown.
+        rate_source: Origin of the heart rate, one of :data:`RATE_SOURCES`; empty if it is unknown.
     """
 
     loop: str

@@ -50,7 +50,7 @@ MEASURES = {
         "Outline shortening (experimental)", "%", "Shortening of the outline of the left ventricle (experimental)"
     ),
     "heart_rate_bpm": MeasureEntry(
-        "Heart rate", "bpm", "Heart rate by the R waves of the file, or by the area of the left ventricle"
+        "Heart rate", "bpm", "Heart rate by R waves, or by the area of the left ventricle"
     ),
     "la_volume_ml": MeasureEntry(
         "Left atrial volume", "ml", "Volume of the left atrium at end-systole by the area-length formula"

@@ -63,8 +63,9 @@ def analyze(
         spacing: Size of a pixel in mm, or [row, column] if they differ; null takes that of the file.
         frame_rate: Frames per second; null takes the times in the file.
         stills: Analyze files that show a single moment too.
-        outputs: Files to write for each loop: overlay (video), png (pictures of ED and ES), nifti (label maps),
-            dicom (segmentation and structured report; needs the extra dicom).
+        outputs: Files to write for each loop: overlay (video and pictures with outlines), png (label maps at ED
+            and ES), nifti (label maps of all frames), dicom (segmentation and structured report; needs the extra
+            dicom).
         dicom_references: UIDs by which the DICOM objects refer to a DICOM file: pseudonymous ones, the same for
             all files of a study (pseudonymous), or those of the file with its patient and study (keep), so that an
             archive shows the objects on the loop; the two files then identify the patient.

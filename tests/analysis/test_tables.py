@@ -7,7 +7,8 @@ import pytest
 from alan.analysis import LoopResult, export_loop, read_loops, write_tables
 from alan.analysis.evidence import ParcelEvidence
 from alan.analysis.reference import write_agreement
-from alan.analysis.tables import TABLES, read_patients
+from alan.analysis.results import RATE_SOURCES
+from alan.analysis.tables import COLUMNS, TABLES, read_patients
 from alan.errors import AlanWarning, DataError
 from alan.runs import report_failures
 
@@ -31,6 +32,11 @@ def test_every_column_is_in_the_dictionary(folder):
     assert dictionary[["file", "column", "description"]].notna().all(None)
     for name in TABLES[:-1]:
         assert list(read(folder, name).columns) == list(dictionary.loc[dictionary["file"] == name, "column"])
+
+
+def test_the_dictionary_names_every_origin_of_a_heart_rate():
+    (entry,) = (entry for entry in COLUMNS["loops.csv"] if entry.column == "rate_source")
+    assert all(source in entry.description for source in RATE_SOURCES)
 
 
 def test_the_dictionary_has_the_tables_that_other_modules_write(folder, tmp_path):
