@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alan.analysis.measures import median
 from alan.analysis.results import BeatResult, Flag, LoopResult, Measure, PatientResult
-from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm
+from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm, shared_length_ejection_fraction
 
 #: Largest difference between the long axes of the two apical views, as a fraction of the shorter one.
 _AXES_DIFFER = 0.2
@@ -106,6 +106,10 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
         volumes, doubts = _biplane(best["A4C"], best["A2C"], masks)
         flags += doubts
         method = "biplane"
+        four, two = (masks[best[view].loop] for view in _APICAL)
+        common["ef_shared_length_percent"] = shared_length_ejection_fraction(
+            (four.ed, two.ed), (four.es, two.es), (four.spacing, two.spacing)
+        )
     else:
         only = used[0]
         names = ("ef_percent", "edv_ml", "esv_ml", "stroke_volume_ml")

@@ -81,7 +81,14 @@ def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: 
     known, patients = read_reference(reference), list(patients)
     by_key = {patient_key(name): value for name, value in known.items()} | known
     rows = [
-        (p.patient, p.ef_percent.value, by_key[p.patient], p.ef_percent.value - by_key[p.patient], p.quality)
+        (
+            p.patient,
+            p.ef_percent.value,
+            by_key[p.patient],
+            p.ef_percent.value - by_key[p.patient],
+            p.ef_shared_length_percent,
+            p.quality,
+        )
         for p in patients
         if p.patient in by_key and p.ef_percent.known
     ]
@@ -106,8 +113,8 @@ def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: 
         )
     write_table(folder / AGREEMENT, pd.DataFrame(rows, columns=[entry.column for entry in COLUMNS[AGREEMENT]]))
     lines = [
-        (quality, count, name, one["value"], one["low"], one["high"])
-        for quality, (count, statistics) in _statistics(folder).items()
+        (*group, count, name, one["value"], one["low"], one["high"])
+        for group, (count, statistics) in _statistics(folder).items()
         for name, one in statistics.items()
         if name in EF_STATISTICS
     ]
@@ -129,16 +136,17 @@ def _hint(name: str, keys: Sequence[str]) -> str:
     return f": did you mean {close[0]}?" if close else ""
 
 
-def read_agreement(folder: Path) -> tuple[pd.DataFrame, dict[str, tuple[int, dict[str, Any]]]] | None:
+def read_agreement(folder: Path) -> tuple[pd.DataFrame, dict[tuple[str, str], tuple[int, dict[str, Any]]]] | None:
     """Read ``agreement.csv`` and compute its statistics.
 
     Args:
         folder: Folder of the results.
 
     Returns:
-        The table, and for ``all`` patients and those of ``good`` quality, if there are two or more of them, their
-        number and the :data:`alan.evaluation.summary.EF_STATISTICS` with intervals over patients; None if there is
-        no such file, or no patient in it.
+        The table, and for a measure and a group of patients their number and the
+        :data:`alan.evaluation.summary.EF_STATISTICS` with intervals over patients: ``ef_percent`` of ``all``
+        patients and of those of ``good`` quality, if there are two or more of them, and
+        ``ef_shared_length_percent`` of all that have it. None if there is no such file, or no patient in it.
     """
     if not (folder / AGREEMENT).is_file():
         return None
@@ -150,14 +158,17 @@ def _read(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / AGREEMENT, dtype={"patient": str, "quality": str})
 
 
-def _statistics(folder: Path) -> dict[str, tuple[int, dict[str, Any]]]:
-    """Compute the statistics of all patients and of those of good quality, from the values in the table."""
+def _statistics(folder: Path) -> dict[tuple[str, str], tuple[int, dict[str, Any]]]:
+    """Compute the statistics of each measure and group of patients from the values in the table."""
     table = _read(folder)
-    groups = {"all": table} if len(table) else {}
+    groups = {("ef_percent", "all"): table} if len(table) else {}
     good = table[table["quality"] == "good"]
     if _FEWEST <= len(good) < len(table):
-        groups["good"] = good
+        groups["ef_percent", "good"] = good
+    biplane = table.dropna(subset="ef_shared_length_percent")
+    if len(biplane):
+        groups["ef_shared_length_percent", "all"] = biplane
     return {
-        quality: (len(part), agreement(part["ef_percent"], part["reference_ef_percent"], part["patient"]))
-        for quality, part in groups.items()
+        (measure, quality): (len(part), agreement(part[measure], part["reference_ef_percent"], part["patient"]))
+        for (measure, quality), part in groups.items()
     }

@@ -265,6 +265,8 @@ class PatientResult(Measurements):
         loops: Names of the loops that contributed.
         n_loops: Number of loops of the patient, including those left out.
         n_beats: Number of complete beats that were measured.
+        ef_shared_length_percent: Biplane ejection fraction with one length of the long axis in both phases, as
+            that of the CAMUS release; NaN without both apical views.
         quality: ``good``, ``doubtful`` (a flag concerns it) or ``none`` (nothing was measured).
         flags: Quality flags.
     """
@@ -274,6 +276,7 @@ class PatientResult(Measurements):
     loops: tuple[str, ...]
     n_loops: int
     n_beats: int
+    ef_shared_length_percent: float = math.nan
     quality: str = "none"
     flags: tuple[Flag, ...] = ()
 

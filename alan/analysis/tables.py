@@ -169,6 +169,7 @@ def _patient(row: dict[str, str]) -> PatientResult:
         tuple(row["used_loops"].split()),
         int(row["loops"]),
         int(row["beats"]),
+        float(row["ef_shared_length_percent"] or "nan"),
         quality=row["quality"],
         flags=tuple(Flag(code, reason) for code, reason in zip(codes, reasons, strict=False)),
         **measures,
@@ -206,6 +207,7 @@ def _patient_row(patient: PatientResult) -> Iterator[Any]:
     yield from (patient.patient, patient.quality, patient.method, patient.n_loops, " ".join(patient.loops))
     yield patient.n_beats
     yield from _ends(patient, MEASURES)
+    yield patient.ef_shared_length_percent
     yield from _flags(patient.flags)
 
 

@@ -7,6 +7,7 @@ from .volumes import (
     ejection_fraction,
     long_axis_cm,
     myocardial_mass_g,
+    shared_length_ejection_fraction,
     shortening_percent,
     simpson_volume,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "heart_rate_of_r_waves",
     "long_axis_cm",
     "myocardial_mass_g",
+    "shared_length_ejection_fraction",
     "shortening_percent",
     "simpson_volume",
 ]

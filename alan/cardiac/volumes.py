@@ -8,6 +8,7 @@ is the extent of the mask along it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -146,16 +147,51 @@ def biplane_volume(
     Raises:
         ParameterError: There are fewer than 2 disks, a mask is not (H, W), or a spacing is not positive.
     """
-    if not (np.any(four_chamber) and np.any(two_chamber)):
-        return float("nan")
-    diameters, lengths = [], []
-    for mask, spacing in zip((four_chamber, two_chamber), spacings, strict=True):
-        widths, height = _diameters(mask, spacing, n_disks)
-        diameters.append(widths)
-        lengths.append(height * n_disks)
-    order = 1 if _narrows(diameters[0]) == _narrows(diameters[1]) else -1
-    products = diameters[0] * diameters[1][::order]
-    return float(np.pi / 4.0 * max(lengths) / n_disks * products.sum())
+    products, heights = _disks((four_chamber, two_chamber), spacings, n_disks)
+    return float(np.pi / 4.0 * max(heights) * products)
+
+
+@bounded
+def shared_length_ejection_fraction(
+    diastole: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    systole: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    spacings: tuple[tuple[float, float], tuple[float, float]],
+    n_disks: Annotated[int, Ge(2)] = 20,
+) -> float:
+    """Compute the biplane ejection fraction with one length of the long axis in both phases.
+
+    This is the ejection fraction of the CAMUS release and of the script that evaluates its challenge: the largest
+    height of the disks among the four outlines serves both phases. The length cancels,
+    ``100 (1 - sum_i a_i b_i (ES) / sum_i a_i b_i (ED))``, so that the shortening of the axis is left out. The
+    guideline has the length of each phase (:func:`biplane_volume`), with which ejection fractions are larger.
+
+    Args:
+        diastole: (H, W) bool and (H', W') bool, the cavity in the apical four-chamber and two-chamber views at
+            end-diastole.
+        systole: The same at end-systole.
+        spacings: (row, column) size of a pixel in mm of each view.
+        n_disks: Number of disks along the long axis; the guideline uses 20.
+
+    Returns:
+        The ejection fraction in percent; NaN if a mask is empty.
+
+    Raises:
+        ParameterError: There are fewer than 2 disks, a mask is not (H, W), or a spacing is not positive.
+    """
+    return ejection_fraction(*(_disks(masks, spacings, n_disks)[0] for masks in (diastole, systole)))
+
+
+def _disks(
+    masks: Sequence[NDArray[np.bool_]], spacings: Sequence[tuple[float, float]], n_disks: int
+) -> tuple[float, list[float]]:
+    """Compute the sum of the products of the diameters of two views in cm2, and the height of a disk in each."""
+    if not all(map(np.any, masks)):
+        return float("nan"), [float("nan")]
+    (first, height), (second, other) = (
+        _diameters(mask, spacing, n_disks) for mask, spacing in zip(masks, spacings, strict=True)
+    )
+    order = 1 if _narrows(first) == _narrows(second) else -1
+    return float((first * second[::order]).sum()), [height, other]
 
 
 def myocardial_mass_g(outer_volume: float, inner_volume: float) -> float:

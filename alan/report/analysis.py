@@ -188,7 +188,7 @@ def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
     table, groups = found
     cells = [_statistics_cells(statistics) for _, statistics in groups.values()]
     rows = [Row(name, [column[name] for column in cells]) for name in cells[0]]
-    statistics, n = groups["all"][1], plural(len(table), "patient")
+    statistics, n = groups["ef_percent", "all"][1], plural(len(table), "patient")
     panel = (n, statistics, table["ef_percent"], table["reference_ef_percent"])
     bias = number(statistics["mean_bias"]["value"])
     picture = make_picture(
@@ -200,10 +200,18 @@ def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
     )
     headings = {"all": "All patients", "good": "Good quality"}
     columns = [Column("Statistic", number=False)]
-    columns += [Column(f"{headings[quality]} ({count})") for quality, (count, _) in groups.items()]
+    columns += [
+        Column(f"{headings[quality] if measure == 'ef_percent' else 'One length'} ({count})")
+        for (measure, quality), (count, _) in groups.items()
+    ]
     text = (
         f"The reference gives an ejection fraction for {n} that were measured here. Intervals: 95%, over patients."
     )
+    if ("ef_shared_length_percent", "all") in groups:
+        text += (
+            " One length: biplane with the same length of the long axis in both phases, as the values of "
+            "the CAMUS release are computed; they are lower by several points than those of the guideline."
+        )
     return {"text": text, "table": Table("Agreement", columns, [Section(rows)]), "picture": picture}
 
 

@@ -222,6 +222,7 @@ def test_biplane_volume_is_computed_from_both_views():
     edv, esv = (math.pi / 6 * le * a * b / 1000 for le, a, b in ((80, 40, 30), (70, 28, 20)))
     assert patient.edv_ml.value == pytest.approx(edv, rel=0.02)
     assert patient.ef_percent.value == pytest.approx(100 * (1 - esv / edv), abs=1)
+    assert patient.ef_shared_length_percent == pytest.approx(100 * (1 - 28 * 20 / (40 * 30)), abs=1)
     half = math.sqrt(4**2 + 4**2 + 2 * 0.5 * 4 * 4) / 2
     assert patient.ef_percent.high - patient.ef_percent.value == pytest.approx(half)
     assert patient.quality == "good"
@@ -242,6 +243,7 @@ def test_loops_of_two_studies_are_not_combined():
     masks = {name: key_masks() for name in "abc"}
     (patient,) = summarise_patients([baseline, later[0]], masks)
     assert patient.method == "single plane A4C"
+    assert math.isnan(patient.ef_shared_length_percent)
     assert patient.quality == "doubtful"
     assert [flag.code for flag in patient.flags] == ["several_studies"]
     (patient,) = summarise_patients([baseline, *later], masks)

@@ -59,10 +59,23 @@ def test_patients_of_good_quality_have_statistics_of_their_own(tmp_path):
     reference = write(tmp_path / "ef.csv", "patient,ef_percent\na,52\nb,61\nc,40\n")
     assert write_agreement(tmp_path, patients, reference) == 3
     table = pd.read_csv(tmp_path / "agreement_statistics.csv")
+    assert set(table["measure"]) == {"ef_percent"}
     error = table[table["statistic"] == "mean_absolute_error"].set_index("quality")
     assert error["value"].to_dict() == pytest.approx({"all": 53 / 3, "good": 1.5}, rel=1e-4)
     assert error["patients"].to_dict() == {"all": 3, "good": 2}
-    assert list(table.columns) == ["quality", "patients", "statistic", "value", "low", "high"]
+    assert list(table.columns) == ["measure", "quality", "patients", "statistic", "value", "low", "high"]
+
+
+def test_biplane_patients_are_compared_with_one_length_of_the_axis_too(tmp_path):
+    values = [("a", 60.0, 52.0), ("b", 50.0, 43.0), ("c", 40.0, float("nan"))]
+    patients = [
+        made_patient(name, ef_percent=Measure(ef), ef_shared_length_percent=one) for name, ef, one in values
+    ]
+    reference = write(tmp_path / "ef.csv", "patient,ef_percent\na,51\nb,44\nc,40\n")
+    assert write_agreement(tmp_path, patients, reference) == 3
+    _, groups = read_agreement(tmp_path)
+    found = {group: (count, one["mean_bias"]["value"]) for group, (count, one) in groups.items()}
+    assert found == {("ef_percent", "all"): (3, 5.0), ("ef_shared_length_percent", "all"): (2, 0.0)}
 
 
 def test_a_reference_without_common_patients_is_refused(tmp_path):

@@ -29,7 +29,7 @@ from alan.analysis.phase_boxes import PhaseBoxes
 from alan.analysis.planes import MEASURED, held, measure_planes, needed_spread
 from alan.analysis.results import Spread
 from alan.analysis.timeline import segment_loop
-from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm, simpson_volume
+from alan.cardiac import biplane_volume, ejection_fraction, shared_length_ejection_fraction, simpson_volume
 from alan.data import FrameStore
 from alan.data.splits import draw_patients
 from alan.downstream import ParcelSegmenter
@@ -123,10 +123,8 @@ def biplane_measures(store, rows, masks):
 def fractions_of_one_length(store, rows, masks):
     """Patient to the biplane ejection fraction if the long axis kept its length, as that of the release does."""
     out = {}
-    for patient, phases in views_of_phases(store, rows, masks):
-        lengths = [max(map(long_axis_cm, phase[:2], phase[2])) for phase in phases]
-        volumes = [biplane_volume(*phase) for phase in phases]
-        out[patient] = ejection_fraction(*(v / length for v, length in zip(volumes, lengths, strict=True)))
+    for patient, (diastole, systole) in views_of_phases(store, rows, masks):
+        out[patient] = shared_length_ejection_fraction(diastole[:2], systole[:2], diastole[2])
     return out
 
 

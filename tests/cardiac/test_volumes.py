@@ -7,6 +7,7 @@ from alan.cardiac import (
     ejection_fraction,
     long_axis_cm,
     myocardial_mass_g,
+    shared_length_ejection_fraction,
     shortening_percent,
     simpson_volume,
 )
@@ -92,6 +93,18 @@ def test_biplane_volume_of_one_view_twice_equals_the_single_plane_volume():
     assert np.isnan(biplane_volume(mask, np.zeros_like(mask), spacings))
     with pytest.raises(ParameterError, match="n_disks is 1"):
         biplane_volume(mask, mask, spacings, n_disks=1)
+
+
+def test_one_length_in_both_phases_leaves_out_the_shortening_of_the_axis():
+    spacings = ((0.5, 0.5), (0.4, 0.7))
+    diastole = (ellipse(4.5, 2.6, 0.3, spacings[0]), ellipse(4.5, 2.4, -0.2, spacings[1]))
+    systole = (ellipse(3.6, 2.0, 0.1, spacings[0]), ellipse(3.4, 1.8, 0.0, spacings[1]))
+    found = shared_length_ejection_fraction(diastole, systole, spacings)
+    assert found == pytest.approx(100 * (1 - 2.0 * 1.8 / (2.6 * 2.4)), abs=0.7)
+    volumes = [biplane_volume(*views, spacings) for views in (diastole, systole)]
+    assert ejection_fraction(*volumes) == pytest.approx(100 * (1 - 3.6 * 2.0 * 1.8 / (4.5 * 2.6 * 2.4)), abs=0.7)
+    empty = np.zeros_like(systole[0])
+    assert np.isnan(shared_length_ejection_fraction(diastole, (empty, systole[1]), spacings))
 
 
 def test_mass_and_shortening_match_hand_computed_values():
