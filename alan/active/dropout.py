@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,7 +103,7 @@ def dropout_layers(module: nn.Module) -> list[nn.Module]:
 
 
 def _fixed_parts(network: Any) -> list[nn.Module]:
-    """Return the parts before the first that holds dropout, in the order of use; each is called once per pass."""
+    """Return the parts before the first that holds dropout, in the order of use."""
     parts: list[nn.Module] = []
     for stage in (network.encoder, network.decoder):
         blocks = list(stage) if isinstance(stage, nn.ModuleList) else [stage]
@@ -115,13 +116,13 @@ def _fixed_parts(network: Any) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def _computed_once(part: Any, known: list[Any]) -> Iterator[None]:
-    """Let a module return its known output, or record its first one."""
-    forward = part.forward
+    """Let a module return its known outputs, or record those of the first pass: one, or one for each flip."""
+    forward, calls = part.forward, itertools.count()
 
     def remembered(*args: Any, **kwargs: Any) -> Any:
-        if not known:
+        if (call := next(calls)) == len(known):
             known.append(forward(*args, **kwargs))
-        return known[0]
+        return known[call]
 
     part.forward = remembered
     try:

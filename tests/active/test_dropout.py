@@ -73,6 +73,12 @@ def test_passes_match_functional_dropout(name):
     assert torch.equal(passes(model, images, 3, seed=1), drawn)
 
 
+@pytest.mark.parametrize("name", ["plain", "last"])
+def test_each_flip_of_a_network_with_flips_has_its_own_features(name):
+    model, images = segmenter(name).with_flips(), frames(2)
+    assert torch.allclose(passes(model, images, 3, seed=1), by_hand(model, images, 3, 1), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "times"), [("plain", {"encoder": 1, "decoder": 6}), ("last", {"encoder": 1, "decoder": 1})]
 )
