@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Interval
 
+from alan.app.session import Uploads
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ConfigError
 from alan.extras import third_party
@@ -75,8 +79,9 @@ def ui(
             "then --white_boxes '[DIR/lv.json]'"
         )
     with tempfile.TemporaryDirectory(prefix="alan-ui-") as root:
+        uploads = Uploads(Path(root))
         page = build_page(
-            Path(root),
+            uploads,
             model=model,
             parcels=parcels or PARCELS,
             white_boxes=white_boxes or (),
@@ -87,11 +92,13 @@ def ui(
         url = serve(page, host, port, browser=browser)
         _log.info("the page is at %s (Ctrl-C ends it)", url)
         try:
-            page.block_thread()
+            threading.Event().wait()
         except KeyboardInterrupt:
             _log.info("closed")
         finally:
-            page.close(verbose=False)
+            uploads.end()
+            page.close(verbose=False)  # it waits for tasks, but ends the connections of open pages
+            atexit.register(gc.freeze)  # looking for cycles among all objects of Gradio takes more than a second
 
 
 def gradio(root: Path) -> Any:
@@ -109,7 +116,7 @@ def gradio(root: Path) -> Any:
 
 
 def build_page(
-    root: Path,
+    uploads: Uploads,
     *,
     model: str,
     parcels: str,
@@ -121,7 +128,7 @@ def build_page(
     """Build the page.
 
     Args:
-        root: Empty folder for its files.
+        uploads: Folder for its files.
         model: Path or name of the model of the analysis.
         parcels: Path or name of a parcel model.
         white_boxes: Paths or names of white boxes on it; without any, those of the model are edited.
@@ -132,20 +139,20 @@ def build_page(
     Returns:
         A ``gradio.Blocks``.
     """
-    gr = gradio(root)
+    gr = gradio(uploads.root)
     from alan.analysis.model import AnalysisModel
     from alan.analysis.phase_boxes import PhaseBoxes
     from alan.app.analyze_tab import AnalyzeTab
     from alan.app.controls import check_number
     from alan.app.models_tab import ModelsTab, PictureModel
     from alan.app.parcels_tab import ParcelsTab
-    from alan.app.session import Uploads, with_session
+    from alan.app.session import with_session
     from alan.app.views_tab import ViewsTab
     from alan.devices import choose_device
     from alan.downstream.whitebox.several import load_white_boxes
 
     gr.Number.raise_if_out_of_bounds = staticmethod(check_number)  # sliders use it too
-    chosen, uploads = choose_device(device), Uploads(root)
+    chosen = choose_device(device)
     analysis = AnalysisModel.load(model).to(chosen)
     edited = ParcelsTab(analysis.parcels, analysis.boxes, analysis.size, uploads)
     if white_boxes:

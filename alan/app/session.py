@@ -37,6 +37,7 @@ class Uploads:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._open: set[str] = set()
+        self._ended = False
 
     @contextlib.contextmanager
     def taking(self, path: str) -> Iterator[Path]:
@@ -83,11 +84,15 @@ class Uploads:
         self.opened(session)  # a page whose connection was lost for a while has been counted as closed
 
         def told(share: float, text: str) -> None:
-            if session not in self._open or not self.root.is_dir():  # the page was closed, or the command ends
+            if session not in self._open or self._ended:  # the page was closed, or the command ends
                 raise PageClosedError("the page was closed")
             progress(share, text)
 
         return told
+
+    def end(self) -> None:
+        """End all tasks."""
+        self._ended = True
 
     def empty(self) -> None:
         """Delete everything in the folder."""

@@ -16,6 +16,7 @@ def served(tmp_path_factory):
     """``url`` and ``root`` of a running page, which has one untrained network."""
     pytest.importorskip("gradio")
     from alan.app.page import build_page, serve
+    from alan.app.session import Uploads
     from alan.shipped import PARCELS
     from alan.supervised.segmenter import save_segmenter
     from alan.supervised.settings import NetworkSpec
@@ -24,7 +25,8 @@ def served(tmp_path_factory):
     path = models / "segmenter.safetensors"
     spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
     save_segmenter(untrained_segmenter(spec, ["la", "lv"]), path)
-    page = build_page(root, model="alan-sim", parcels=PARCELS, white_boxes=(), networks=[str(path)], size=112)
+    options = {"white_boxes": (), "networks": [str(path)], "size": 112}
+    page = build_page(Uploads(root), model="alan-sim", parcels=PARCELS, **options)
     yield SimpleNamespace(url=serve(page, "127.0.0.1", 0, browser=False), root=root)
     page.close(verbose=False)
 

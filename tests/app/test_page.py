@@ -1,9 +1,13 @@
 """The server of the page: what it serves and what it refuses, without a browser."""
 
+import gc
 import json
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from alan.app.page import ui
 from alan.app.session import MAX_UPLOAD_MB
@@ -104,3 +108,36 @@ def test_the_page_listens_on_this_machine_by_default():
     import inspect
 
     assert inspect.signature(ui).parameters["host"].default == "127.0.0.1"
+
+
+def test_ctrl_c_ends_tasks_and_then_the_server(monkeypatch, caplog):
+    """Gradio's own ``block_thread`` waits for the connections of open pages instead, five seconds."""
+    import logging
+    import threading
+
+    from alan.app import page
+    from alan.app.session import PageClosedError
+
+    progress, closed = [], []
+
+    def build(uploads, **options):
+        progress.append(uploads.watched("one", lambda share, text: None))
+        progress[0](0.5, "decoding")
+        return SimpleNamespace(close=close)
+
+    def close(*, verbose):
+        with pytest.raises(PageClosedError):
+            progress[0](0.6, "decoding")
+        closed.append(verbose)
+
+    def wait(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "build_page", build)
+    monkeypatch.setattr(page, "serve", lambda *args, **options: "http://127.0.0.1:1/")
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    monkeypatch.setattr("atexit.register", closed.append)
+    with caplog.at_level(logging.INFO, "alan"):
+        ui(browser=False)
+    assert closed == [False, gc.freeze]
+    assert caplog.messages[-1] == "closed"

@@ -66,7 +66,7 @@ def test_a_task_ends_when_its_page_is_closed(uploads):
     assert told == [(0.5, "decoding")]
     again = uploads.watched("one", lambda *step: None)
     again(0.0, "decoding")  # a page that was only disconnected
-    uploads.root.rmdir()
+    uploads.end()  # by the end of the command
     with pytest.raises(PageClosedError):
         again(0.1, "decoding")
 
@@ -97,14 +97,14 @@ def test_an_analysis_that_ends_early_leaves_no_file(uploads, loop, error, reason
     assert [path for path in uploads.root.rglob("*") if path.is_file()] == []
 
 
-def test_the_device_of_the_page_runs_all_its_networks(uploads, loop, tmp_path, monkeypatch):
+def test_the_device_of_the_page_runs_all_its_networks(uploads, loop, monkeypatch):
     pytest.importorskip("gradio")
     from alan.app import page
     from alan.app.analyze_tab import AnalyzeTab
 
     options = {"model": "alan-sim", "parcels": "", "white_boxes": (), "size": 112}
     with pytest.raises(ParameterError, match="device is 'abacus', which cannot be used here"):
-        page.build_page(tmp_path, **options, networks=(), device="abacus")
+        page.build_page(uploads, **options, networks=(), device="abacus")
     tab = AnalyzeTab("alan-sim", uploads, "abacus")
     tab.gr = SimpleNamespace(Progress=lambda: lambda *args, **options: None, Warning=print, update=dict)
     *_, doubts = tab._analyze("mine", str(shutil.copy(loop, uploads.root / "a.mp4")), "recognise", None, False)
@@ -115,5 +115,5 @@ def test_the_device_of_the_page_runs_all_its_networks(uploads, loop, tmp_path, m
     monkeypatch.setattr("alan.app.models_tab.ModelsTab", lambda models, uploads: tab)
     monkeypatch.setattr("alan.analysis.AnalysisModel.to", lambda self, device: moved.append(device.type) or self)
     tab.build = lambda: None
-    page.build_page(tmp_path, **options, networks=["a"], device="meta")
+    page.build_page(uploads, **options, networks=["a"], device="meta")
     assert (moved, given) == (["meta"], ["meta"])

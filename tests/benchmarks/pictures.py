@@ -60,6 +60,7 @@ def report(folder, browser):
 def page(folder, browser):
     """Open the page, upload a loop, and show the example on the tab of the parcels."""
     from alan.app.page import build_page, serve
+    from alan.app.session import Uploads
 
     path = folder / "ui_loop.mp4"
     loop = simulate_sequence("A4C", PAGE, n_frames=60, beats=2.2, size=(480, 512), seed=PAGE)
@@ -67,7 +68,8 @@ def page(folder, browser):
         for frame in loop.frames:
             write(np.repeat(frame[..., None], 3, axis=2))
     (folder / "page").mkdir()
-    built = build_page(folder / "page", model="alan-sim", parcels=PARCELS, white_boxes=(), networks=(), size=112)
+    uploads = Uploads(folder / "page")
+    built = build_page(uploads, model="alan-sim", parcels=PARCELS, white_boxes=(), networks=(), size=112)
     shown = browser.new_page(viewport={"width": 1300, "height": 950})
     shown.goto(serve(built, "127.0.0.1", 0, browser=False))
     shown.locator("#analyze-upload input[type=file]").set_input_files(path)
