@@ -47,6 +47,23 @@ def test_single_wrong_outlines_are_not_taken_for_beats():
     assert [beat.ed for beat in beats][1:] == pytest.approx(starts[1:3], abs=3)
 
 
+def test_two_wrong_outlines_side_by_side_are_not_taken_for_a_beat():
+    values, times, starts, troughs = curve([0.9] * 3, tail=0.3)
+    values[[25, 26, 70, 71]] *= 0.1
+    beats = find_beats(values, times)
+    assert [beat.es for beat in beats] == pytest.approx(troughs, abs=2)
+    assert [beat.ed for beat in beats][1:] == pytest.approx(starts[1:3], abs=3)
+
+
+def test_a_dip_while_the_ventricle_fills_is_not_a_systole():
+    """It is nearer to the systole than most of the period, which is that of the beats."""
+    values, times, starts, troughs = curve([1.2] * 4, tail=0.3)
+    for start in starts[:4]:
+        values -= 60 * np.exp(-(((times - start / 50 - 1.05) / 0.06) ** 2) / 2)
+    beats = find_beats(values, times)
+    assert [beat.es for beat in beats] == pytest.approx(troughs, abs=2)
+
+
 def test_incomplete_beats_at_both_ends_are_marked():
     values, times, starts, troughs = curve(
         [0.8, 0.8], lead=0.4, tail=0.2
