@@ -163,7 +163,7 @@ class StoreStills:
 
     failures: Sequence[tuple[str, str]] = ()
 
-    def __init__(self, store: FrameStore, index: IntArray, spacing: Spacing | None = None) -> None:
+    def __init__(self, store: FrameStore, index: IntArray, spacing: Spacing | None) -> None:
         self.preprocessing, self.fingerprint = store.preprocessing, store.fingerprint
         if spacing is not None and self.preprocessing.pixel_mm is not None:
             raise ParameterError(
@@ -196,12 +196,12 @@ def open_stills(
     path: str | os.PathLike[str],
     size: int,
     *,
-    keep_aspect: bool = False,
-    spacing: Spacing | None = None,
-    split: str | None = None,
-    views: Sequence[str] | None = None,
-    frames: Literal["all", "annotated"] | int = "all",
-    leave_out: Path | None = None,
+    keep_aspect: bool,
+    spacing: Spacing | None,
+    split: str | None,
+    views: Sequence[str] | None,
+    frames: Literal["all", "annotated"] | int,
+    leave_out: Path | None,
 ) -> Stills:
     """Open a folder of pictures, or choose frames of a frame store.
 

@@ -18,6 +18,8 @@ from alan.errors import ParameterError
 
 #: Error at which the smooth L1 losses turn from squares into absolute values.
 _BETA = 0.1
+#: Channels of the first upsampled map of tokens; they halve with each factor of two, down to the second number.
+_WIDEST, _NARROWEST = 64, 16
 
 
 @bounded
@@ -87,13 +89,12 @@ class DenseHeads(nn.Module):
     Args:
         spec: Specification of the network.
         n_structures: Number of structures C.
-        width: Channels of the first upsampled map; they halve with each factor of two, down to 16.
 
     Raises:
         ParameterError: The network itself predicts another number of structures.
     """
 
-    def __init__(self, spec: BackboneSpec, n_structures: int, width: int = 64) -> None:
+    def __init__(self, spec: BackboneSpec, n_structures: int) -> None:
         super().__init__()
         self.spec = spec
         self.n_structures = n_structures
@@ -101,8 +102,9 @@ class DenseHeads(nn.Module):
         if not spec.own_outputs:
             self.rise = nn.ModuleList()
             for level in range(max(1, math.ceil(math.log2(spec.token_size / 2)))):
-                self.rise.append(ConvBlock(channels, max(16, width >> level)))
-                channels = max(16, width >> level)
+                width = max(_NARROWEST, _WIDEST >> level)
+                self.rise.append(ConvBlock(channels, width))
+                channels = width
             self.pixel = nn.Conv2d(channels, 2 * n_structures + 3, 1)
         elif len(spec.structures) != n_structures:
             raise ParameterError(

@@ -51,10 +51,10 @@ class DenseFrames(BatchDataset):
         phase: NDArray[np.float32],
         structures: Sequence[str],
         *,
-        unlabelled: FrameDataset | None = None,
-        draw: int = 0,
-        changes: Sequence[DenseAugmentation | None] = (),
-        seed: int = 0,
+        unlabelled: FrameDataset | None,
+        draw: int,
+        changes: Sequence[DenseAugmentation | None],
+        seed: int,
     ) -> None:
         super().__init__(stores, rows)
         self.phase, self.structures = phase, tuple(structures)

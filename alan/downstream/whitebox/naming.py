@@ -18,7 +18,7 @@ from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
-from alan.downstream.whitebox.steps import SIMULATION_STEPS, PostProcessing
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import SelectionError
 from alan.parcels.model import ParcelModel
 
@@ -90,12 +90,12 @@ def name_parcels(
     simulated: NamingFrames,
     selector: ParcelSelector,
     *,
-    steps: PostProcessing = SIMULATION_STEPS,
-    phases: Sequence[str] = (ALL_PHASES,),
-    human: NamingFrames | None = None,
-    opinions: Mapping[str, ExpertOpinion] | None = None,
-    match_area: bool = False,
-    batch_size: int = 64,
+    steps: PostProcessing,
+    phases: Sequence[str],
+    human: NamingFrames | None,
+    opinions: Mapping[str, ExpertOpinion],
+    match_area: bool,
+    batch_size: int,
 ) -> dict[str, NamedParcels]:
     """Name the parcels of structures by the labels of simulated frames.
 
@@ -105,7 +105,7 @@ def name_parcels(
         simulated: Simulated frames; their labels are counted as priors.
         selector: Rule ``"beta"`` and its parameters.
         steps: Post-processing.
-        phases: Phases that get a white box of their own, such as ``("ED", "ES")``; by default one serves all.
+        phases: Phases that get a white box of their own, such as ``("ED", "ES")``; an empty name is one for all.
         human: Real frames whose labels update the priors; None uses the priors alone.
         opinions: Mapping from structure to an expert's opinion on its parcels, which counts beside the prior.
         match_area: Take :func:`share_of_equal_area` of each list in place of the selector's ``share_above``.
@@ -130,7 +130,7 @@ def name_parcels(
         frames = simulated_maps[structure]
         priors = {phase: count_prior(model, structure, frames.of_phase(phase)) for phase in phases}
         labels = None if human_maps is None else human_maps[structure]
-        opinion = (opinions or {}).get(structure)
+        opinion = opinions.get(structure)
         informed = clone(selector).set_params(opinion=opinion or selector.opinion)
         own_steps = steps.with_params(opinion.steps if opinion else {})
         for phase, prior in priors.items():
