@@ -134,7 +134,8 @@ def analyze_files(
         raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
     sources, others = find_sources(inputs, patient, leave_out=folder, timed=settings.frame_rate is not None)
     if not sources:
-        reason = f"; the first of {len(others)} others: {others[0][1]}" if others else ""
+        left_out = f"{plural(len(others), 'file')} left out{', the first' if len(others) > 1 else ''}"
+        reason = f"; {left_out}: {others[0][1]}" if others else ""
         raise DataError(f"{', '.join(map(str, inputs))}: no loop is found{reason}")
     config = {
         "inputs": [patient_key(Path(path).resolve()) for path in inputs],  # folders may be named after patients

@@ -216,6 +216,17 @@ def test_invalid_requests_are_refused_before_anything_is_written(archive, tmp_pa
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("n", "said"), [(1, "1 file left out: neither"), (2, "2 files left out, the first: neither")]
+)
+def test_a_folder_without_loops_is_refused_with_the_reason(tmp_path, n, said):
+    (tmp_path / "notes").mkdir()
+    for number in range(n):
+        (tmp_path / "notes" / f"{number}.txt").write_text("no loop")
+    with pytest.raises(DataError, match=f"no loop is found; {said}"):
+        analyze_files([tmp_path / "notes"], tmp_path / "out", FAST)
+
+
 def test_another_configuration_needs_overwrite(archive, tmp_path):
     root, _ = archive
     inputs = sorted(root.glob("p1_A4C*"))

@@ -138,9 +138,10 @@ class LabelledFrameDataModule(StoreDataModule):
         """Open the stores and choose the frames, so that errors come before the training."""
         both = set(self._table(self.train_split)["key"]) & set(self.val_frames.table["key"])
         if both:
+            more = f" and {len(both) - 1} more are" if len(both) > 1 else " is"
             raise SplitLeakError(
-                f"patient {min(both)!r} and {len(both) - 1} more are in {self.train_split!r} and in "
-                f"{self.val_split!r}: put all frames of a patient in one split"
+                f"patient {min(both)!r}{more} in {self.train_split!r} and in {self.val_split!r}: put all frames of "
+                "a patient in one split"
             )
         len(self.train_frames)
 
