@@ -140,8 +140,8 @@ class LabelledFrameDataModule(StoreDataModule):
         if both:
             more = f" and {len(both) - 1} more are" if len(both) > 1 else " is"
             raise SplitLeakError(
-                f"patient {min(both)!r}{more} in {self.train_split!r} and in {self.val_split!r}: put all frames of "
-                "a patient in one split"
+                f"patient {min(both)!r}{more} in {self.train_split!r} and in {self.val_split!r}: put all frames "
+                "of a patient in one split"
             )
         len(self.train_frames)
 
