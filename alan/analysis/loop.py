@@ -98,6 +98,11 @@ class Loop:
     _stream: CineStream = field(repr=False)
 
     @property
+    def stage(self) -> str:
+        """Number or pseudonym of the stage of a stress test; empty outside of such a test."""
+        return str(self._stream.header.attributes.get("stage") or "")
+
+    @property
     def simulated(self) -> bool:
         """Whether the loop is known to be simulated, so that its patient does not exist."""
         return self._source.simulated

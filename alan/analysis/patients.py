@@ -50,7 +50,8 @@ def summarise_patients(
 
     The best loop of each apical view is used: the loop with the fewest flags, then the most beats. With both
     views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
-    Loops of different studies are not combined: one study is used, and a flag reports it.
+    Loops of different studies are not combined: one study is used, and a flag reports it. Neither are those of
+    different stages of a stress test, whose first stage is used.
 
     Args:
         loops: Results of all loops.
@@ -77,6 +78,7 @@ def add_doubt(result: PatientResult, reason: str) -> PatientResult:
 
 def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> PatientResult:
     usable = [x for x in loops if x.view and x.view.view in _APICAL and x.beats and x.loop in masks]
+    usable, stages = _first_stages(usable)
     studies = sorted({loop.study for loop in usable})
     best = min((_best([x for x in usable if x.study == study]) for study in studies), key=_rank, default={})
     if not best:
@@ -87,6 +89,10 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
     if len(studies) > 1:
         reason = f"the patient has loops of {len(studies)} studies, and the result is that of one of them"
         flags.append(Flag("several_studies", reason))
+    if stages > 1:
+        which = "the first" if _is_numbered(used[0].stage) else "one of them"
+        reason = f"the patient has loops of {stages} stages of a stress test, and the result is that of {which}"
+        flags.append(Flag("several_stages", reason))
     common: dict[str, Any] = {
         "n_loops": len(loops),
         "n_beats": sum(len(_complete(loop.beats)) for loop in used),
@@ -119,6 +125,24 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
     return PatientResult(
         patient, method, **common, **volumes, **averaged, lv_mass_g=mass, quality=quality, flags=_unique(flags)
     )
+
+
+def _first_stages(loops: Sequence[LoopResult]) -> tuple[list[LoopResult], int]:
+    """Keep the loops of the first stage of each study, and count the stages of the study that has most."""
+    stages: dict[str, set[str]] = defaultdict(set)
+    for loop in loops:
+        stages[loop.study].add(loop.stage)
+    first = {study: min(found, key=_stage_order) for study, found in stages.items()}
+    return [loop for loop in loops if loop.stage == first[loop.study]], max(map(len, stages.values()), default=0)
+
+
+def _stage_order(stage: str) -> tuple[bool, float, str]:
+    """Order no stage before numbers, and numbers before names."""
+    return not _is_numbered(stage), int(stage or 0) if _is_numbered(stage) else 0, stage
+
+
+def _is_numbered(stage: str) -> bool:
+    return not stage or stage.isdecimal()
 
 
 def _best(loops: Sequence[LoopResult]) -> dict[str, LoopResult]:

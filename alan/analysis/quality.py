@@ -36,6 +36,7 @@ FLAGS = {
     "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
     "planes_differ": "The ejection fractions of the two apical views differ: that of both is less reliable.",
     "several_studies": "The loops of the patient are of several studies, of which one is used.",
+    "several_stages": "The loops of the patient are of several stages of a stress test, of which one is used.",
     "patient_unclear": "Loops of one PatientID are of different people, or two patients share a loop.",
     "implausible": "A volume or ejection fraction is outside the range of living hearts, or a beat has none.",
 }

@@ -201,6 +201,7 @@ class LoopResult(Measurements):
         provenance: Names and fingerprints of the model, the settings and the version of the program.
         simulated: Whether the loop is known to be simulated, so that its patient does not exist.
         study: Pseudonym of the study of a DICOM file; empty for other files.
+        stage: Number of the stage of a stress test, or pseudonym of its name; empty for other loops.
         rate_source: Origin of the heart rate, one of :data:`RATE_SOURCES`; empty if it is unknown.
     """
 
@@ -224,6 +225,7 @@ class LoopResult(Measurements):
     provenance: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
     study: str = ""
+    stage: str = ""
     pixel_aspect: float = 1.0
     rate_source: RateSource = ""
 

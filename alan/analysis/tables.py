@@ -224,6 +224,7 @@ def _loop_row(loop: LoopResult) -> Iterator[Any]:
     yield from _flags(loop.flags)
     yield "; ".join(loop.notes)
     yield loop.study
+    yield loop.stage
     yield loop.rate_source
 
 

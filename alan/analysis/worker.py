@@ -129,7 +129,9 @@ class Worker:
         progress(_ANALYZED, "drawing")
         references = loop.references(keep=False)
         study = references.study if references else ""
-        found = replace(found, result=replace(found.result, simulated=loop.simulated, study=study))
+        found = replace(
+            found, result=replace(found.result, simulated=loop.simulated, study=study, stage=loop.stage)
+        )
         target = self.folder / LOOP_FOLDER / loop.name
         if found.thumbnails is not None:
             with atomic(target / NEIGHBOURS) as temporary:

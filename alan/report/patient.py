@@ -178,6 +178,8 @@ def _facts(loop: LoopResult) -> list[tuple[str, str]]:
     facts.append(
         ("Sector", f"{loop.box[3]} × {loop.box[2]} of {loop.screen_shape[1]} × {loop.screen_shape[0]} pixels")
     )
+    if loop.stage.isdecimal():
+        facts.append(("Stage of the stress test", loop.stage))
     if loop.jump_share:
         facts.append(("Frames whose outline jumped", f"{number(100 * loop.jump_share, 0)}%"))
     return facts

@@ -255,6 +255,30 @@ def test_loops_of_two_studies_are_not_combined():
     assert (patient.quality, patient.flags) == ("doubtful", (Flag("patient_unclear", "two people"),))
 
 
+def test_stages_of_a_stress_test_are_not_combined():
+    rest = [
+        replace(loop_result(name, view, 50.0), study="1", stage="1") for name, view in (("a", "A4C"), ("b", "A2C"))
+    ]
+    peak = replace(loop_result("c", "A4C", 70.0), study="1", stage="10")
+    later = replace(loop_result("d", "A2C", 65.0), study="1", stage="2")
+    masks = {name: key_masks() for name in "abcd"}
+    (patient,) = summarise_patients([peak, later, *rest], masks)
+    assert (patient.method, patient.loops, patient.quality) == ("biplane", ("a", "b"), "doubtful")
+    words = "the patient has loops of 3 stages of a stress test, and the result is that of the first"
+    assert patient.flags == (Flag("several_stages", words),)
+    (patient,) = summarise_patients([peak, later], masks)
+    assert (patient.method, patient.loops) == ("single plane A2C", ("d",))
+    named = [replace(loop, stage=name) for loop, name in zip(rest, ("ab", "cd"), strict=True)]
+    (patient,) = summarise_patients([*named, peak], masks)
+    assert patient.loops == ("c",)  # a number precedes a name
+    (patient,) = summarise_patients(named, masks)
+    assert "and the result is that of one of them" in patient.flags[0].reason
+    (patient,) = summarise_patients([*rest, replace(peak, stage="")], masks)
+    assert patient.loops == ("c",)
+    (patient,) = summarise_patients(rest, masks)
+    assert patient.quality == "good"
+
+
 def test_single_plane_volume_uses_the_loop_with_fewer_doubts():
     doubt = (Flag("jumping", "30%"),)
     loops = [loop_result("a", "A4C", 20.0, doubt), loop_result("b", "A4C", 60.0)]

@@ -90,7 +90,7 @@ class Header:
         notes: Conversions of grey values, orientation, times and pixel sizes that were applied.
         attributes: Further values from the header: ``heart_rate`` (beats per minute), ``r_wave_times`` (seconds),
             ``contrast`` (1 where a contrast agent is named), ``volume`` (1 where frames are slices of a volume),
-            ``modality`` (where it is not ultrasound).
+            ``modality`` (where it is not ultrasound), ``stage`` (of a stress test: number or pseudonym).
         patient: Pseudonymous key of the patient, or None.
         aspect: Height of a pixel divided by its width where the file states it without a size, or None.
     """

@@ -35,6 +35,8 @@ _RATES = ("CineRate", "RecommendedDisplayFrameRate")
 _TOO_FAST, _UNLIKE = 1000, 0.1
 #: Smallest and largest number of heart beats per minute.
 _BEATS = (10, 400)
+#: Largest number of a stage of a stress test; larger ones may be identifiers.
+_STAGES = 99
 _CM = 3  # code of PhysicalUnitsXDirection (PS3.3, C.8.5.5)
 #: RegionSpatialFormat to what a region shows.
 _KINDS = {1: "2d", 2: "m-mode", 3: "spectrum", 4: "curve"}
@@ -236,7 +238,7 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
 
 
 def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
-    """Return heart rate, times of R waves, contrast, slices of a volume, and a modality other than ultrasound."""
+    """Return heart rate, times of R waves, contrast, stage, slices of a volume, and a modality but ultrasound."""
     found: dict[str, float | str | tuple[float, ...]] = {}
     rate = attribute_number(dataset, "HeartRate")
     if rate is not None and _BEATS[0] <= rate <= _BEATS[1]:
@@ -256,10 +258,22 @@ def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
         found["contrast"] = 1.0
     if is_volume(dataset):
         found["volume"] = 1.0
+    if stage := _stage(dataset):
+        found["stage"] = stage
     modality = str(dataset.get("Modality") or "")
     if modality not in ("", "US"):
         found["modality"] = modality
     return found
+
+
+def _stage(dataset: Any) -> str:
+    """Return the number of the stage of a stress test, or a pseudonym of its name; empty if there is none."""
+    if attribute_number(dataset, "NumberOfStages") == 1:
+        return ""
+    number, name = attribute_number(dataset, "StageNumber"), str(dataset.get("StageName") or "").strip().upper()
+    if number is not None and number in range(1, _STAGES + 1):
+        return f"{number:.0f}"
+    return patient_key(name) if name else ""
 
 
 def patient(dataset: Any) -> str | None:

@@ -209,6 +209,27 @@ def test_r_waves_are_read(write, grey):
 
 
 @pytest.mark.filterwarnings("ignore:.*is left out:alan.errors.AlanWarning", "ignore:.*are left out")
+@pytest.mark.parametrize(
+    ("elements", "stage"),
+    [
+        ({"StageNumber": 2, "StageName": "PEAK", "NumberOfStages": 4}, "2"),
+        ({"StageNumber": 1, "NumberOfStages": 1, "StageName": "REST"}, None),
+        ({"StageNumber": 8150815}, None),
+        ({"StageName": " "}, None),
+    ],
+)
+def test_the_stage_of_a_stress_test_is_read(write, grey, elements, stage):
+    assert read_dicom(write(grey, **elements)).attributes.get("stage") == stage
+
+
+def test_the_name_of_a_stage_becomes_a_pseudonym(write, grey):
+    names = [
+        read_dicom(write(grey, StageName=name)).attributes["stage"] for name in ("Doe Jane", "doe jane ", "Rest")
+    ]
+    assert names[0] == names[1] != names[2]
+    assert "doe" not in names[0].lower()
+
+
 @pytest.mark.parametrize("wrong", [{"HeartRate": 1000000}, {"HeartRate": -5}, {"RWaveTimeVector": [900, 100]}])
 def test_heart_rates_that_no_heart_has_are_left_out(write, grey, wrong):
     with pytest.warns(AlanWarning, match=next(iter(wrong))):
