@@ -87,10 +87,20 @@ def _context(preload: str | None) -> multiprocessing.context.BaseContext:
 def _start(initializer: Callable[..., None] | None, *args: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=_wait_for_main, args=(parent.sentinel,), daemon=True).start()
+    end_with_main()
     if initializer is not None:
         initializer(*args)
+
+
+def end_with_main(number: int = 0) -> None:
+    """End this worker when the process that started it ends, even if that was killed before the worker started.
+
+    Args:
+        number: Number of the worker, which PyTorch gives to the function ``worker_init_fn`` of a loader. The
+            workers of PyTorch remember who started them too late, and wait for ever if it has ended by then.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_wait_for_main, args=(parent.sentinel,), daemon=True).start()
 
 
 def _wait_for_main(sentinel: int) -> None:

@@ -46,6 +46,24 @@ def main(request, tmp_path):
             worker.kill()
 
 
+#: Prints the ids of the workers of a loader, which begin to work after this process was killed.
+LOADER = """
+import os, signal, time
+import torch
+from alan.workers import end_with_main
+
+def begin(number):
+    while os.getppid() == main:
+        time.sleep(0.01)
+    end_with_main(number)
+
+main = os.getpid()
+loader = iter(torch.utils.data.DataLoader(range(99), num_workers=2, worker_init_fn=begin))
+print(*(worker.pid for worker in loader._workers), flush=True)
+os.kill(main, signal.SIGKILL)
+"""
+
+
 def gone(workers):
     return not psutil.wait_procs(workers, timeout=PATIENCE)[1]
 
@@ -54,6 +72,14 @@ def test_workers_end_when_the_main_process_is_killed(main):
     process, workers = main
     process.kill()
     assert gone(workers)
+
+
+def test_workers_of_a_loader_end_when_the_main_process_was_killed_before_they_began():
+    command = [sys.executable, "-c", LOADER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(workers) == 2
+        assert gone([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

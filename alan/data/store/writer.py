@@ -42,7 +42,7 @@ from alan.locks import lock_file
 from alan.progress import quiet
 from alan.rows import LIBVER, check_name, checksums
 from alan.runs import FAILURES, report_failures
-from alan.workers import usable_cpus
+from alan.workers import end_with_main, usable_cpus
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -270,6 +270,7 @@ def _decode(decoder: _Decoder, part: PartFile, workers: int, progress: bool) -> 
         sampler=range(done, total),
         num_workers=min(workers, total - done),
         collate_fn=_identity,
+        worker_init_fn=end_with_main,
         generator=torch.Generator(),  # the loader draws a seed from it instead of the global generator
     )
     name = f"prepare {decoder.dataset.name}"
