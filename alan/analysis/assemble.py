@@ -21,8 +21,9 @@ def assemble_model(
     *,
     views: list[str] = ["A4C", "A2C"],  # noqa: B006 (shown by --help; never changed)
     bank: list[str] | None = None,
-    bank_frames: PositiveInt | dict[str, PositiveInt] = 240,
+    bank_frames: PositiveInt | dict[str, PositiveInt] = 480,
     bank_other: NonNegativeInt = 240,
+    bank_copies: NonNegativeInt = 2,
     archive: list[str] | None = None,
     archive_split: str | None = "train",
     size: PositiveInt = 112,
@@ -46,6 +47,8 @@ def assemble_model(
             not recognise views, for loops whose view is given.
         bank_frames: Number of frames of each view in the bank, of as many sequences; or a number for each view.
         bank_other: Number of simulated pictures of other things in the bank.
+        bank_copies: Number of changed copies of each frame of the bank that take part when the directions are
+            computed in which the views differ.
         archive: Frame stores of a real archive. The bank is shifted by the difference between its frames and the
             simulated ones of ``views``, which the archive must show about equally often; no label is read. Null
             for no shift.
@@ -83,7 +86,7 @@ def assemble_model(
     known = None
     if bank:
         drawn = draw_bank([FrameStore(path) for path in bank], bank_frames, bank_other, size, seed)
-        known = ViewBank.build(locked.backbone, *drawn)
+        known = ViewBank.build(locked.backbone, *drawn, copies=bank_copies, seed=seed)
         if archive:
             real = draw_archive([FrameStore(path) for path in archive], archive_split, size, seed)
             known = known.with_archive(real, views)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from alan.analysis.views import OTHER
+from alan.analysis.view_bank_file import OTHER
 from alan.arrays import ByteArray
 from alan.data.preprocessing import resize_frames
 from alan.data.sample import VIEWS

@@ -12,36 +12,28 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from sklearn.neighbors import NearestNeighbors
 
 from alan.analysis.discriminants import SHRINKAGE, direction_of_sides, discriminants, frame_weights, self_trained
+from alan.analysis.view_bank_file import CLASSES, OPTIONAL, read_bank, write_bank
 from alan.arrays import BoolArray, ByteArray, Float32Array, FloatArray
 from alan.backbone.base import Backbone
 from alan.backbone.conv import ConvBackbone, ConvNet
 from alan.backbone.load import load_backbone
-from alan.bounds import PositiveInt, Share, bounded
-from alan.data.sample import VIEWS
+from alan.bounds import NonNegativeInt, PositiveInt, Seed, Share, bounded
+from alan.data.augmentation.dense import DenseAugmentation
 from alan.errors import DataError, ParameterError
-from alan.files import atomic, fingerprint, fingerprint_tensors
+from alan.files import fingerprint, fingerprint_tensors
 from alan.shipped import shipped_or_path
 
-#: Class of pictures that show no standard view.
-OTHER = "other"
-#: Classes of a bank; the file stores their positions.
-CLASSES = (*VIEWS, OTHER)
 #: Side in pixels of the thumbnails.
 THUMBNAIL = 28
-SCHEMA = "alan-view-bank/3"
-#: Key of the check sum in the file.
-_SUM = "sha256"
-#: Arrays that a bank may lack.
-_OPTIONAL = ("shift", "sides", "directions")
 #: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, smallest distance of a mirrored
 #: A2C from the middle between both orientations, and number of frames on which the certainty of the network is
 #: compared (docs/howto/analyze.md).
 MIRRORED_GAIN, MIRRORED_SIDE, _CERTAIN_FRAMES = 0.3, 0.5, 4
+#: Strength of the changes of the copies of a bank's frames, see :class:`alan.data.augmentation.DenseAugmentation`.
+_STRENGTH = 0.5
 _BATCH = 32
 
 
@@ -69,10 +61,14 @@ class ViewResult:
 class ViewBank:
     """Labelled frames by which the view of similar frames is recognised.
 
-    The feature of a frame is the mean of the deepest map of a convolutional backbone, less ``shift``. It is
-    projected onto Fisher's linear discriminants of the bank: the directions in which the views differ, in units of
+    The features of a frame are means of the deepest map of a convolutional backbone, left and right of the heart
+    and within the left ventricle and the left atrium (:meth:`alan.backbone.ConvBackbone.pooled`), less ``shift``.
+    They are projected onto Fisher's linear discriminants: the directions in which the views differ, in units of
     the standard deviation within a view. The nearest frames of the bank there, by Euclidean distance, vote.
     Neighbours and their pictures are the evidence.
+
+    :meth:`build` computes the discriminants of the frames and of changed copies of them, so that they depend less
+    on the appearance of simulated frames. The copies do not vote.
 
     Frames that a user has labelled weigh more than those of the simulator: in the discriminants and in the votes,
     all simulated frames of a view weigh together as much as ten labelled ones of it.
@@ -86,7 +82,7 @@ class ViewBank:
     Args:
         backbone: Locked convolutional backbone.
         views: (N,) names out of ``A2C``, ``A4C``, ``PLAX``, ``PSAX`` and ``other``.
-        pooled: (N, D) means of the deepest map, see :meth:`pool`.
+        pooled: (N, D) features, see :meth:`pool`.
         thumbnails: (N, 28, 28) uint8.
         shift: (D,) features of the frames to recognise less those of the bank, of the same views; None for none.
         labelled: (N,) bool, the frames that a user has labelled; None for none.
@@ -133,30 +129,49 @@ class ViewBank:
         self.shift = None if shift is None else np.asarray(shift, np.float32)
         self.sides = None if sides is None else np.asarray(sides, np.float32)
         self.directions = None if directions is None else np.ascontiguousarray(directions, np.float32)
-        for name in _OPTIONAL:
+        for name in OPTIONAL:
             array = getattr(self, name)
             if array is not None and array.shape[:1] != self.pooled.shape[1:]:
                 raise ParameterError(f"{name} has shape {array.shape}: give {self.pooled.shape[1:]}")
         self.n_neighbors, self.sure_from, self.most_frames = n_neighbors, sure_from, most_frames
         self._classes, self._of = np.unique(np.array(self.views), return_inverse=True)
         self._weights = frame_weights(self.views, self.labelled)
-        found = discriminants(self.pooled, self.views, weights=self._weights)
-        self._directions: FloatArray = found if directions is None else np.asarray(directions, np.float64)
+        self._directions: FloatArray = (
+            discriminants(self.pooled, self.views, weights=self._weights)
+            if self.directions is None
+            else np.asarray(self.directions, np.float64)
+        )
         self._neighbours = NearestNeighbors(n_neighbors=min(n_neighbors, len(self.views)), algorithm="brute").fit(
             self.pooled @ self._directions
         )
 
     @classmethod
-    def build(cls, backbone: Backbone, frames: ByteArray, views: Sequence[str], **settings: Any) -> Self:
+    @bounded
+    def build(
+        cls,
+        backbone: Backbone,
+        frames: ByteArray,
+        views: Sequence[str],
+        *,
+        copies: NonNegativeInt = 0,
+        seed: Seed = 0,
+        **settings: Any,
+    ) -> Self:
         """Build a bank from labelled frames.
 
         Args:
             backbone: Locked convolutional backbone.
-            frames: (N, H, W) uint8.
+            frames: (N, H, W) uint8, square if copies are made.
             views: (N,) names of their views.
+            copies: Number of changed copies of each frame with which the discriminants are computed.
+            seed: Seed of the changes.
             **settings: Arguments of the class.
         """
         pooled, thumbnails = cls.pool(backbone, frames)
+        if copies and settings.get("directions") is None:
+            generator = torch.Generator().manual_seed(seed)
+            changed = [cls.pool(backbone, _changed(frames, generator))[0] for _ in range(copies)]
+            settings["directions"] = discriminants(np.concatenate([pooled, *changed]), [*views] * (1 + copies))
         two = np.flatnonzero(np.array(views) == "A2C")
         if len(two) and "sides" not in settings:
             swapped = cls.pool(backbone, frames[two][..., ::-1])[0]
@@ -175,22 +190,7 @@ class ViewBank:
             DataError: The file is missing or damaged, or belongs to another backbone.
         """
         path = shipped_or_path(path_or_name)
-        try:
-            with safe_open(path, "numpy") as file:
-                facts = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if facts.get("schema") != SCHEMA:
-                raise DataError(f"{path}: schema is {facts.get('schema')!r}, give a file of {SCHEMA!r}")
-            if facts.pop(_SUM) != _sum(facts, tensors):
-                raise DataError(f"{path}: its content is not what was written: fetch it or build it again")
-            views = [CLASSES[number] for number in tensors["views"]]
-            settings: dict[str, Any] = {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
-            settings |= {"sure_from": float(facts["sure_from"])}
-            settings |= {name: tensors.get(name) for name in ("labelled", *_OPTIONAL)}
-        except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
-            raise DataError(
-                f"{path}: missing, or not a bank of views ({error}): give one, such as alan-sim-views"
-            ) from error
+        facts, bank = read_bank(path)
         if backbone is None:
             beside = Path(path).with_name(facts["backbone"] + ".safetensors")
             backbone = load_backbone(beside if beside.is_file() else facts["backbone"])
@@ -198,7 +198,7 @@ class ViewBank:
             raise DataError(
                 f"{path}: belongs to another backbone: load {facts['backbone']}, or build the bank again"
             )
-        return cls(backbone, views, tensors["pooled"].astype(np.float32), tensors["thumbnails"], **settings)
+        return cls(backbone, **bank)
 
     def save(self, path: str | os.PathLike[str], backbone: str) -> None:
         """Write the bank as safetensors, atomically.
@@ -207,22 +207,7 @@ class ViewBank:
             path: File, ending in ``.safetensors``.
             backbone: Name of a backbone that is shipped or beside this file, which :meth:`load` reads.
         """
-        facts = {
-            "schema": SCHEMA,
-            "backbone": backbone,
-            "weights": _weights(self.backbone),
-            **{name: str(getattr(self, name)) for name in ("sure_from", "n_neighbors", "most_frames")},
-        }
-        tensors: dict[str, NDArray[Any]] = {
-            "pooled": self.pooled.astype(np.float16),
-            "thumbnails": np.ascontiguousarray(self.thumbnails),
-            "views": np.array([CLASSES.index(view) for view in self.views], np.uint8),
-        }
-        tensors |= {name: array for name in _OPTIONAL if (array := getattr(self, name)) is not None}
-        if self.labelled.any():
-            tensors["labelled"] = self.labelled
-        with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata={**facts, _SUM: _sum(facts, tensors)})
+        write_bank(path, {"backbone": backbone, "weights": _weights(self.backbone)}, self)
 
     def with_archive(self, frames: ByteArray, views: Sequence[str] = ("A4C", "A2C")) -> Self:
         """Return a bank whose ``shift`` and ``directions`` are measured on unlabelled frames of an archive.
@@ -242,19 +227,21 @@ class ViewBank:
             ParameterError: The bank has no frame of one of the views.
         """
         pooled = self.pool(self.backbone, frames)[0]
-        moved = self._copy(shift=pooled.mean(0) - self._centre(views), directions=None)
+        built = self.directions if self.shift is None else None
+        moved = self._copy(shift=pooled.mean(0) - self._centre(views), directions=built)
         shares = moved._vote(pooled)[0]
         names = self._classes[shares.argmax(1)]
         certain = (shares.max(1) >= self.sure_from) & np.isin(names, views)
         real, known = pooled[certain] - moved.shift, names[certain].tolist()
         found = self_trained(self.pooled, self.views, self.labelled, real, known) if known else None
-        return moved._copy(directions=found)
+        return moved._copy(directions=built if found is None else found)
 
     def with_frames(self, frames: ByteArray, views: Sequence[str]) -> Self:
         """Return a bank with additional real labelled frames.
 
-        A bank without a ``shift`` measures it on these frames, as the mean over their views. ``directions`` stay,
-        unless the frames show a view that the bank does not have.
+        A bank without a ``shift`` measures it on these frames, as the mean over their views, and computes its
+        ``directions`` with them. Those of an archive stay, unless the frames show a view that the bank does not
+        have.
 
         Args:
             frames: (N, H, W) uint8.
@@ -271,7 +258,7 @@ class ViewBank:
             thumbnails=np.concatenate([self.thumbnails, thumbnails]),
             labelled=np.concatenate([self.labelled, np.ones(len(views), bool)]),
             shift=shift,
-            directions=self.directions if {*views} <= {*self.views} else None,
+            directions=self.directions if self.shift is not None and {*views} <= {*self.views} else None,
         )
 
     def _centre(self, views: Sequence[str]) -> Float32Array:
@@ -285,7 +272,7 @@ class ViewBank:
         return np.asarray(np.mean([self.pooled[names == view].mean(0) for view in views], 0), np.float32)
 
     def _copy(self, **changes: Any) -> Self:
-        arrays = ("views", "pooled", "thumbnails", "labelled", *_OPTIONAL)
+        arrays = ("views", "pooled", "thumbnails", "labelled", *OPTIONAL)
         names = (*arrays, "n_neighbors", "sure_from", "most_frames")
         return type(self)(self.backbone, **{name: getattr(self, name) for name in names} | changes)
 
@@ -293,7 +280,7 @@ class ViewBank:
     def fingerprint(self) -> str:
         """SHA-256 of everything that determines the recognised views."""
         settings = (SHRINKAGE, self.n_neighbors, self.sure_from, self.most_frames)
-        arrays = {name: getattr(self, name) for name in ("pooled", "thumbnails", *_OPTIONAL)}
+        arrays = {name: getattr(self, name) for name in ("pooled", "thumbnails", *OPTIONAL)}
         if self.labelled.any():
             arrays |= {"labelled": self.labelled}
         tensors = {name: torch.from_numpy(x) for name, x in arrays.items() if x is not None}
@@ -302,7 +289,7 @@ class ViewBank:
     @staticmethod
     @torch.no_grad()
     def pool(backbone: Backbone, frames: ByteArray) -> tuple[Float32Array, ByteArray]:
-        """Compute the means of the deepest map (N, D) float32 and the thumbnails (N, 28, 28) uint8 of frames."""
+        """Compute the features (N, D) float32 and the thumbnails (N, 28, 28) uint8 of frames."""
         pooled, thumbnails = [], []
         side = backbone.input_size
         for start in range(0, len(frames), _BATCH):
@@ -389,10 +376,12 @@ def _resize(grey: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(grey, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
-def _sum(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Compute the check sum of a bank."""
-    content = fingerprint_tensors({name: torch.from_numpy(x) for name, x in tensors.items()})
-    return fingerprint([dict(facts), content])
+def _changed(frames: ByteArray, generator: torch.Generator) -> ByteArray:
+    """Change geometry and appearance of square frames (N, S, S) uint8."""
+    changes = DenseAugmentation().scaled(_STRENGTH)
+    parts = [torch.from_numpy(frames[start : start + _BATCH]) for start in range(0, len(frames), _BATCH)]
+    grey = torch.cat([changes.augment(part, generator)[0] for part in parts])[:, 0]
+    return np.asarray((255 * grey).round().to(torch.uint8).numpy())
 
 
 def _weights(backbone: Backbone) -> str:

@@ -284,7 +284,9 @@ class Backbone(FrozenModule, ABC):
     def pooled(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Compute one vector per frame, that of :meth:`BackboneSpec.tokens`.
 
-        This is the CLS token of a vision transformer, and the mean of the deepest map of a convolutional network.
+        This is the CLS token of a vision transformer, and the mean of the deepest map of a convolutional network;
+        one that predicts the left ventricle and the left atrium has means by region, see
+        :meth:`alan.backbone.ConvBackbone.pooled`.
 
         Args:
             frames: (B, H, W) uint8.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alan.backbone.base import Backbone, BackboneSpec, Features, Tokens, check_multiple
 from alan.backbone.kinds import Normalisation
+from alan.backbone.region_means import HEART, region_means
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError
 
@@ -279,6 +280,30 @@ class ConvBackbone(Backbone):
         images = self.spec.normalise(self._resize(frames))
         predictions: Tensor = self.network.predictions(self.network(images))
         return predictions
+
+    @torch.no_grad()
+    def pooled(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
+        """Compute one vector per frame, by which the views are recognised.
+
+        It has the means of the deepest map left and right of the heart and within the left ventricle and the left
+        atrium, see :func:`alan.backbone.region_means.region_means`; or, for a network that does not predict these
+        structures, the mean of the whole map.
+
+        Args:
+            frames: (B, H, W) uint8.
+
+        Returns:
+            (B, P) float32.
+
+        Raises:
+            ParameterError: The shape or the dtype is wrong.
+        """
+        if not {*HEART} <= {*self.spec.structures}:
+            return super().pooled(frames)
+        maps = self.network(self.spec.normalise(self._resize(frames)))
+        tissues = self.network.predictions(maps)[:, : len(self.spec.structures) + 1]
+        lv, la = (tissues[:, 1 + self.spec.structures.index(name)][:, None] for name in HEART)
+        return region_means(maps[-1].float(), lv, la)
 
     def certainty(self, frames: NDArray[np.uint8]) -> float:
         """Compute the mean probability of the structures that the network finds in frames, 0 without any."""

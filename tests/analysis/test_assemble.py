@@ -10,7 +10,7 @@ import pytest
 from alan.analysis import AnalysisModel, Manifest
 from alan.analysis.bank import draw_archive
 from alan.analysis.phase_boxes import read_boxes
-from alan.analysis.views import CLASSES
+from alan.analysis.view_bank_file import CLASSES
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore
 from alan.downstream import ParcelSegmenter
@@ -97,6 +97,7 @@ def test_the_bank_of_views_is_built(alan, tiny, tmp_path):
         "other": 3,
     }
     assert bank.shift is None
+    assert bank.directions is not None
     assert alan(*command, "--out", tmp_path / "near", "--bank_frames=2", f"--archive=[{store}]").code == 0
     near = AnalysisModel.load(tmp_path / "near").bank
     train = FrameStore(store).select("train")
@@ -107,10 +108,11 @@ def test_the_bank_of_views_is_built(alan, tiny, tmp_path):
     np.testing.assert_allclose(near.shift, drawn.mean(0) - np.mean(apical, 0), atol=2e-3)
     refused = alan(*command[:-1], "--out", tmp_path / "none", f"--archive=[{store}]")
     assert (refused.code, "give bank too" in refused.err) == (2, True)
-    few = ["--bank_frames", json.dumps({"A4C": 1, "A2C": 2}), "--bank_other=0"]
+    few = ["--bank_frames", json.dumps({"A4C": 1, "A2C": 2}), "--bank_other=0", "--bank_copies=0"]
     assert alan(*command, "--out", tmp_path / "few", *few).code == 0
     bank = AnalysisModel.load(tmp_path / "few").bank
     assert sorted(bank.views) == ["A2C", "A2C", "A4C"]
+    assert bank.directions is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import pairwise_distances
 
 from alan.analysis.discriminants import direction_of_sides, discriminants, frame_weights
-from alan.analysis.views import CLASSES, OTHER, ViewBank
+from alan.analysis.view_bank_file import CLASSES, OTHER
+from alan.analysis.views import ViewBank
 from alan.backbone import random_backbone
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.conv import ConvSpec
@@ -53,6 +54,67 @@ def test_features_equal_the_mean_of_the_deepest_level(backbone):
     with torch.no_grad():
         deep = backbone.network(SPEC.normalise(torch.from_numpy(frames)[:, None].float() / 255))[-1]
     np.testing.assert_allclose(ViewBank.pool(backbone, frames)[0], deep.mean((2, 3)).numpy(), atol=1e-5)
+
+
+def test_directions_are_those_of_frames_and_changed_copies_which_do_not_vote(backbone, monkeypatch):
+    frames, views = pictures(30, 0)
+    features = []
+    whole = ViewBank.pool
+
+    def pool(backbone, frames):
+        features.append(whole(backbone, frames)[0])
+        return whole(backbone, frames)
+
+    monkeypatch.setattr(ViewBank, "pool", staticmethod(pool))
+    bank = ViewBank.build(backbone, frames, views, copies=2, sides=None)
+    monkeypatch.undo()
+    own, *changed = features
+    assert len(changed) == 2
+    assert not np.allclose(*changed)
+    wanted = discriminants(np.concatenate([own, *changed]), views * 3)
+    np.testing.assert_allclose(np.abs(bank.directions), np.abs(wanted), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(bank.pooled, own)
+    plain = ViewBank.build(backbone, frames, views, sides=None)
+    assert plain.directions is None
+    assert len({bank.fingerprint, plain.fingerprint}) == 2
+    again, other = (ViewBank.build(backbone, frames, views, copies=2, seed=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(again.directions, bank.directions)
+    assert not np.allclose(other.directions, bank.directions)
+
+
+def test_labelled_frames_replace_the_directions_of_simulated_ones(backbone):
+    frames, views = pictures(30, 0)
+    bank = ViewBank.build(backbone, frames, views, copies=1)
+    new, known = pictures(9, 1)
+    plain = bank._copy(directions=None)
+    labelled = bank.with_frames(new, known)
+    assert labelled.directions is None
+    np.testing.assert_allclose(labelled._directions, plain.with_frames(new, known)._directions)
+    archive = bank.with_archive(frames[:20])
+    assert archive.directions is not None
+    np.testing.assert_array_equal(archive.with_frames(new, known).directions, archive.directions)
+    np.testing.assert_array_equal(
+        archive.with_archive(new).directions, bank._copy(directions=None).with_archive(new).directions
+    )
+
+
+def test_an_archive_without_a_certain_frame_keeps_the_directions(backbone):
+    frames, views = pictures(30, 0)
+    bank = ViewBank.build(backbone, frames, views, copies=1, sure_from=1.0, n_neighbors=30)
+    moved = bank.with_archive(frames)
+    assert moved.shift is not None
+    np.testing.assert_array_equal(moved.directions, bank.directions)
+
+
+def test_a_bank_of_an_earlier_schema_is_refused_with_the_remedy(backbone, tmp_path, monkeypatch):
+    bank = ViewBank.build(backbone, *pictures(12, 0))
+    monkeypatch.setattr("alan.analysis.view_bank_file.SCHEMA", "alan-view-bank/3")
+    bank.save(tmp_path / "bank.safetensors", "little")
+    monkeypatch.undo()
+    with pytest.raises(
+        DataError, match=r"schema is 'alan-view-bank/3', .*build the bank again with `alan assemble`"
+    ):
+        ViewBank.load(tmp_path / "bank.safetensors", backbone)
 
 
 def test_discriminants_measure_distances_like_scikit_learn():

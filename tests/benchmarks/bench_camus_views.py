@@ -69,7 +69,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     store, shipped = FrameStore(options.store), Bank.load(options.bank)
-    plain = shipped._copy(shift=None, directions=None)
+    plain = shipped if shipped.shift is None else shipped._copy(shift=None, directions=None)
     rows, others = (store.labelled(split, VIEWS, phases=PHASES) for split in (options.split, options.labels_from))
     frames = store.frames(rows["frame"].to_numpy())
     archive = plain.with_archive(draw_archive([store], options.labels_from, store.size, 0))

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from mutate_io import campaign, mutations, run_kinds
 
-from alan.analysis.views import CLASSES, ViewBank
+from alan.analysis.view_bank_file import CLASSES
+from alan.analysis.views import ViewBank
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
