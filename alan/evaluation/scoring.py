@@ -27,7 +27,7 @@ APICAL = ("A2C", "A4C")
 #: Pixel size for archives without one: volumes are then in cubic pixels.
 _UNIT_MM = (10.0, 10.0)
 _NAN = float("nan")
-#: Name of the rows that take the volumes of all phases together.
+#: Name of the rows that take all phases together.
 ALL = "both"
 
 

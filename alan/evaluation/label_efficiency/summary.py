@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from alan.evaluation.intervals import bootstrap_interval
 from alan.evaluation.label_efficiency.protocol import GridCell
-
-#: Name of all phases together.
-BOTH = "both"
+from alan.evaluation.scoring import ALL
 
 
 def phases_of(test: pd.DataFrame) -> list[str]:
-    """List the phases of the test frames, and :data:`BOTH` if there are several."""
+    """List the phases of the test frames, and :data:`~alan.evaluation.scoring.ALL` if there are several."""
     phases = [phase for phase in ("ED", "ES") if (test["phase"] == phase).any()]
-    return [*phases, BOTH] if len(phases) > 1 else phases
+    return [*phases, ALL] if len(phases) > 1 else phases
 
 
 def _scores(result: Mapping[str, Any], structure: str) -> NDArray[np.float64]:
@@ -73,7 +71,7 @@ def cell_rows(
 
 
 def _at(test: pd.DataFrame, phase: str) -> NDArray[np.bool_]:
-    return np.ones(len(test), bool) if phase == BOTH else (test["phase"] == phase).to_numpy()
+    return np.ones(len(test), bool) if phase == ALL else (test["phase"] == phase).to_numpy()
 
 
 def summarise_cells(
