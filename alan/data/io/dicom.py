@@ -127,6 +127,7 @@ class DicomFrames:
         self._count = 1 if self._stated is None else int(self._stated)
         if self._count < 1:
             raise DataError(f"{path}: states {self._count} frames; {GET_AGAIN}")
+        _check_whole(dataset, path, self._count)
         if dataset.file_meta.TransferSyntaxUID.startswith(_VIDEO):
             return VideoFrames(path, _stream(dataset, path), whole=self._whole)
         return PixelFrames(dataset, path, self._count, whole=self._whole)
@@ -162,6 +163,14 @@ class DicomFrames:
         spacing, unlike = spacing_of(parts, dataset)
         notes = (*notes, *how, *unlike)
         return Header(fps, spacing, times, parts, notes, attributes(dataset), patient(dataset), aspect), mapping
+
+
+def _check_whole(dataset: Any, path: Path, count: int) -> None:
+    """Refuse several frames of an object that is spread over files (concatenation, PS3.3, C.7.6.16.2.2.4)."""
+    number, total = (attribute_number(dataset, f"InConcatenation{name}") for name in ("Number", "TotalNumber"))
+    if dataset.get("ConcatenationUID") and count > 1 and (total is None or total > 1):
+        part = "a part" if number is None or total is None else f"part {number:.0f} of {total:.0f}"
+        raise DataError(f"{path}: is {part} of a loop in several files (a concatenation); export it as one file")
 
 
 def open_dicom(path: Path) -> Any:

@@ -210,7 +210,10 @@ def _page_numbers(image: Image.Image) -> list[int]:
     """List the pages of a picture file; further pictures in a JPEG file (MPO) and thumbnails do not count."""
     if isinstance(image, TiffImageFile):
         return full_pages(image)
-    return list(range(getattr(image, "n_frames", 1))) if image.format in ("GIF", "PNG", "WEBP") else [0]
+    if image.format not in ("GIF", "PNG", "WEBP"):
+        return [0]
+    first = bool(getattr(image, "default_image", False))  # of an animated PNG, for viewers that show a still
+    return list(range(first, getattr(image, "n_frames", 1)))
 
 
 @contextlib.contextmanager

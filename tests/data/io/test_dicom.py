@@ -824,6 +824,27 @@ def test_a_pipe_is_refused(tmp_path):
     assert not is_dicom(tmp_path / "loop.mp4")
 
 
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        (
+            {"InConcatenationNumber": 2, "InConcatenationTotalNumber": 3},
+            "is part 2 of 3 of a loop",
+        ),
+        ({"InConcatenationNumber": 1}, "is a part of a loop in several files"),
+        ({"InConcatenationNumber": 1, "InConcatenationTotalNumber": 1}, ""),
+    ],
+)
+def test_a_part_of_a_concatenation_is_no_whole_loop(write, grey, elements, words):
+    path = write(grey, ConcatenationUID="1.2.3", **elements)
+    if not words:
+        assert np.array_equal(read_dicom(path).frames, grey)
+        return
+    with pytest.raises(DataError, match=words):
+        read_dicom(path)
+    assert len(read_dicom(write(grey[:1], ConcatenationUID="1.2.3", **elements)).frames) == 1  # a still
+
+
 def test_a_missing_pydicom_names_the_extra(monkeypatch, write, grey):
     path = write(grey)
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)

@@ -134,6 +134,16 @@ def test_an_animation_has_the_times_at_which_its_frames_are_shown(tmp_path, dura
     assert len([note for note in cine.notes if "variable frame rate" in note]) == notes
 
 
+def test_the_still_of_an_animated_png_is_no_frame_of_it(tmp_path):
+    pages = [Image.fromarray(RAMP + index) for index in range(5)]
+    title = Image.fromarray(255 - RAMP)
+    title.save(tmp_path / "a.png", save_all=True, default_image=True, append_images=pages, duration=40)
+    found = read_pages(tmp_path / "a.png")
+    assert np.array_equal(found.frames, [RAMP + index for index in range(5)])
+    assert found.fps == pytest.approx(25)
+    assert count_pages(tmp_path / "a.png") == 5
+
+
 def test_missing_pages_are_refused(tmp_path):
     (tmp_path / "junk.tif").write_bytes(b"II*\0junk")
     assert count_pages(tmp_path / "junk.tif") == 0
