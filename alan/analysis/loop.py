@@ -37,6 +37,7 @@ from alan.data.io.cine import frame_source
 from alan.data.io.dicom import NoPicturesError
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.io.frames import CineStream, FrameSource, open_stream
+from alan.data.io.key_frames import KeyFrames
 from alan.data.overlaid import paint_over
 from alan.data.store.frames import StoredFrames
 from alan.errors import ABOUT_CODE, DataError
@@ -77,6 +78,7 @@ class Loop:
         text: (H, W) bool of ``shape``, text and coloured marks inside the fan, which are painted over.
         r_waves_s: (N,) times of the R waves in seconds, or None if the file has none.
         notes: Assumptions and conversions, in words.
+        key_frames: Positions of the end-diastolic and the end-systolic frame if the loop has only these two.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Loop:
     text: BoolArray
     r_waves_s: NDArray[np.float64] | None
     notes: tuple[str, ...]
+    key_frames: tuple[int, int] | None
     _source: Source = field(repr=False)
     _stream: CineStream = field(repr=False)
 
@@ -221,6 +224,8 @@ def open_loops(
 def _frames(source: Source) -> FrameSource:
     if source.sequence is not None:
         return StoredFrames(source.path, source.sequence)
+    if source.key_frames is not None:
+        return KeyFrames(*map(frame_source, (source.path, *source.stills)))
     return frame_source(source.path, *source.stills)
 
 
@@ -326,6 +331,9 @@ def _loop(
             None,
             (f"the file states {fps:.3g} frames per second, which is impossible: its times are not used",),
         )
+    if source.key_frames is not None:
+        known = "the frame store" if source.stills == () else "the names of its files"
+        times, rate = None, (f"two frames, at end-diastole and at end-systole according to {known}",)
     waves = header.attributes.get("r_wave_times")
     return Loop(
         source.name,
@@ -343,6 +351,7 @@ def _loop(
         text[box],
         np.array(waves) if isinstance(waves, tuple) else None,
         (*panel.notes, *found, *how, *rate),
+        source.key_frames,
         source,
         stream,
     )

@@ -17,11 +17,11 @@ from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.quality import Evidence, find_flags, find_unclear, outline_contrast
 from alan.analysis.results import BeatResult, LoopResult, Measure, RateSource, Spread, ViewEvidence
-from alan.analysis.timeline import Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
+from alan.analysis.timeline import Rhythm, Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
 from alan.analysis.uncertainty import rate_with_interval, sample_beats, widen_intervals, with_intervals
 from alan.arrays import FloatArray
 from alan.bounds import bounded
-from alan.cardiac import Beat
+from alan.cardiac import Beat, HeartRate
 from alan.data.io.base import mean_frame_rate
 from alan.errors import ConfigError
 from alan.progress import Progress, batches, no_progress
@@ -129,7 +129,8 @@ def analyze_loop(
         progress(_READ + (_FOUND - _READ) * rows_of.start / len(frames), "finding structures")
         maps[rows_of] = model.maps(frames[rows_of])
     progress(_FOUND, "measuring")
-    timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)
+    phase = None if loop.key_frames is None else np.array([float(t == loop.key_frames[0]) for t in range(2)])
+    timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time, phase=phase)
     result, timeline = _measure(base, loop, model, timeline=timeline, maps=maps, settings=settings)
     boxes = {name: (pair.ed, pair.es) for name, pair in model.views[view.view].items()}
     labels = timeline.labels
@@ -170,6 +171,7 @@ def measure_beats(
     grid: Grid,
     r_waves: Sequence[float] | None = None,
     drawn_r_waves: Sequence[float] = (),
+    key_frames: tuple[int, int] | None = None,
     samples: int,
     seed: int = 0,
 ) -> MeasuredBeats:
@@ -184,13 +186,19 @@ def measure_beats(
         grid: Geometry of the maps.
         r_waves: Times of the R waves of the ECG in s.
         drawn_r_waves: Times of the R waves of an ECG on the screen in s, see :func:`find_rhythm`.
+        key_frames: Known positions of the end-diastolic and the end-systolic frame, which are measured as they
+            are; None finds the beats by the times of the frames.
         samples: Number of white boxes to draw from the posterior for the intervals; 0 gives no intervals.
         seed: Seed of the draws.
     """
-    found = find_rhythm(model, maps, view, times, r_waves, drawn_r_waves=drawn_r_waves)
-    if times is None or not found.beats:
-        return MeasuredBeats(timeline, [], [], (), {}, _contrasts(model, maps, view, timeline, ()))
-    timeline, beats = settle_beats(model, maps, view, times, timeline, beats=found.beats, spacing=grid.spacing)
+    if key_frames is not None and "lv" in model.structures(view):
+        beats = [Beat(*key_frames, end=None, regular=True)]
+        found = Rhythm(beats, of_beats=[HeartRate()])
+    else:
+        found = find_rhythm(model, maps, view, times, r_waves, drawn_r_waves=drawn_r_waves)
+        if times is None or not found.beats:
+            return MeasuredBeats(timeline, [], [], (), {}, _contrasts(model, maps, view, timeline, ()))
+        timeline, beats = settle_beats(model, maps, view, times, timeline, beats=found.beats, spacing=grid.spacing)
     masks = {name: timeline.labels == value for value, name in enumerate(model.structures(view), 1)}
     numbers = [
         measures.measure_beat(beat, masks, grid, rate.bpm)
@@ -254,6 +262,7 @@ def _measure(
         grid=grid,
         r_waves=r_waves,
         drawn_r_waves=drawn,
+        key_frames=loop.key_frames,
         samples=settings.samples,
         seed=settings.seed,
     )
@@ -268,6 +277,7 @@ def _measure(
             n_frames=len(maps),
             sized=loop.pixel_mm is not None,
             times=loop.times_s,
+            timed=loop.key_frames is None,
             view=view,
             has_fan=loop.fan is not None,
             inside=inside,

@@ -64,6 +64,7 @@ class Evidence(NamedTuple):
         n_frames: Number of frames.
         sized: Whether the size of a pixel is known.
         times: (T,) times in s; None if unknown.
+        timed: Whether beats are found by the times; otherwise the phases of the frames are known.
         view: The recognised view and its votes.
         has_fan: Whether the sector was found.
         inside: (H, W) bool, the sector on the grid of the model.
@@ -80,6 +81,7 @@ class Evidence(NamedTuple):
     n_frames: int
     sized: bool
     times: NDArray[np.float64] | None
+    timed: bool
     view: ViewEvidence
     has_fan: bool
     inside: NDArray[np.bool_]
@@ -151,7 +153,8 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
             f"{max(cut):.0%} of the outline of the left atrium lies on the border of the sector: "
             "its volume is not given",
         )
-    yield from _doubts_about_time(e)
+    if e.timed:
+        yield from _doubts_about_time(e)
     yield from _doubts_about_shape(e)
 
 

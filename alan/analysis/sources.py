@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from alan.analysis.copies import find_copies
 from alan.analysis.identities import tell_apart
 from alan.data.io.base import MAKE_READABLE
 from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, stem, unread_reason
@@ -19,22 +19,22 @@ from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import DicomReferences, Person, read_person, read_references
 from alan.data.io.dicom_index import describe_index
 from alan.data.io.dicom_series import find_split_loops
-from alan.data.io.medical import MEDICAL, medical_files
+from alan.data.io.key_frames import find_key_frames
+from alan.data.io.medical import MEDICAL
 from alan.data.io.picture_series import FEWEST, is_picture_loop
 from alan.data.io.pictures import ANIMATIONS, PICTURES
 from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
+from alan.data.store.layout import StoredSequence
 from alan.data.store.reader import FrameStore
 from alan.errors import SHORTAGE, AlanWarning, DataError, ParameterError
-from alan.files import HDF5, digest, files_below, unreachable_below, write_rows
+from alan.files import HDF5, files_below, unreachable_below, write_rows
 from alan.words import plural
 
 _INDEX = "DICOMDIR"
 _UNKNOWN = Person()
 #: Endings of files that hold the pixels of a MetaImage or NIfTI file beside them, and those of its header.
 _PIXELS = {".raw": (".mhd",), ".zraw": (".mhd",), ".img": (".hdr",)}
-#: Number of bytes that are compared at three positions of files of the same size.
-_PART = 2**12
 #: Words that stay in messages even if a file or a folder has that name: they identify nobody.
 _PLAIN = {
     *("archive", "cannot", "copy", "damaged", "data", "decoded", "dicom", "echo", "empty", "ends", "file"),
@@ -54,6 +54,7 @@ class Source:
         name: Pseudonymous name of the loop, unique and safe as the name of a folder.
         stills: Further files of the series, in the order of time.
         sequence: Position of the sequence in a frame store, or None.
+        key_frames: Positions of the end-diastolic and the end-systolic frame if the loop has only these two.
         alone: Number of the numbered pictures to which this still belongs, which are not a loop; 0 for others.
         doubt: Reason why the patient may be several people, or one of several; empty without one.
     """
@@ -65,6 +66,7 @@ class Source:
     sequence: int | None = None
     alone: int = 0
     doubt: str = ""
+    key_frames: tuple[int, int] | None = None
 
     @property
     def simulated(self) -> bool:
@@ -117,6 +119,7 @@ class _Found:
     person: Person = _UNKNOWN
     sequence: int | None = None
     alone: int = 0
+    key_frames: tuple[int, int] | None = None
 
     @property
     def place(self) -> str:
@@ -140,9 +143,10 @@ def find_sources(
 
     Loops are files that :func:`alan.data.read_cine` reads, the sequences of frame stores (``.h5``), series of
     numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder that have one patient by the rule and resemble
-    one another (:func:`alan.data.io.picture_series.is_picture_loop`; others are stills), and loops that were split
-    into DICOM files of one frame (:func:`alan.data.io.dicom_series.find_split_loops`). A file that is given by
-    name is always included.
+    one another (:func:`alan.data.io.picture_series.is_picture_loop`; others are stills), loops that were split
+    into DICOM files of one frame (:func:`alan.data.io.dicom_series.find_split_loops`), and pairs of stills at
+    end-diastole and end-systole (:func:`alan.data.io.key_frames.find_key_frames`). A file that is given by name is
+    always included.
 
     The patient of a loop is the group ``patient`` of the rule, else that of the DICOM header or the frame store. A
     loop without either counts as a separate patient, and so does a date of birth if loops of one PatientID have
@@ -174,7 +178,8 @@ def find_sources(
                 found.setdefault(item.place, item)
             else:
                 left_out.setdefault(file_name(item[0]), item[1])
-    copies = _copies(found)
+    whole = {n: item.paths[0] for n, item in found.items() if len(item.paths) == 1 and item.sequence is None}
+    copies = find_copies(whole)
     loops = _joined([found[place] for place in sorted(found) if place not in copies], timed=timed)
     sources = _with_patients(loops, rule)
     names = {path: source.name for source in sources for path in (source.path, *source.stills)}
@@ -185,12 +190,21 @@ def find_sources(
 
 
 def _joined(found: Sequence[_Found], *, timed: bool) -> list[_Found]:
-    """Put DICOM files of one frame together into loops, each in the place of its first file."""
+    """Put files of one frame together into loops and pairs of key frames, each in the place of its first file."""
     single = {item.paths[0]: item for item in found if len(item.paths) == 1 and item.sequence is None}
-    loops = {paths[0]: paths for paths in find_split_loops(filter(is_dicom, single), timed=timed)}
+    pairs = find_key_frames(single)
+    loops = {paths[0]: paths for paths in find_split_loops(filter(is_dicom, single), timed=timed)} | {
+        ed: (ed, es) for ed, es in pairs.items()
+    }
     parts = {path for paths in loops.values() for path in paths[1:]}
     return [
-        replace(item, paths=loops.get(item.paths[0], item.paths)) for item in found if item.paths[0] not in parts
+        replace(
+            item,
+            paths=loops.get(item.paths[0], item.paths),
+            key_frames=(0, 1) if item.paths[0] in pairs else item.key_frames,
+        )
+        for item in found
+        if item.paths[0] not in parts
     ]
 
 
@@ -202,40 +216,6 @@ def file_name(path: Path) -> str:
 def _place_key(place: str) -> str:
     """Return a pseudonym that differs even for places that differ in spaces or in the form of Unicode only."""
     return patient_key(os.fsencode(place).hex())
-
-
-def _copies(found: Mapping[str, _Found]) -> dict[str, str]:
-    """Map each file whose bytes equal those of an earlier file to that file."""
-    places = [place for place in sorted(found) if len(found[place].paths) == 1 and found[place].sequence is None]
-    copies = dict[str, str]()
-    for alike in _groups(places, found, lambda files: sum(path.stat().st_size for path in files)):
-        for again in _groups(alike, found, lambda files: b"".join(map(_glance, files))):
-            # uncompressed loops share a size, so most are not read completely
-            for first, *others in _groups(again, found, lambda files: "".join(map(digest, files))):
-                copies |= dict.fromkeys(others, first)
-    return copies
-
-
-def _groups(
-    places: Iterable[str], found: Mapping[str, _Found], key: Callable[[tuple[Path, ...]], object]
-) -> Iterator[list[str]]:
-    """Group loops by a key of their files; those without an equal, empty and unreadable ones are left out."""
-    groups = defaultdict[object, list[str]](list)
-    for place in places:
-        with contextlib.suppress(OSError):
-            groups[key(medical_files(found[place].paths[0]))].append(place)
-    return (group for value, group in groups.items() if value and len(group) > 1)
-
-
-def _glance(path: Path) -> bytes:
-    """Read the beginning, the middle and the end of a file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        parts = []
-        for start in (0, size // 2, max(0, size - _PART)):
-            file.seek(start)
-            parts.append(file.read(_PART))
-    return b"".join(parts)
 
 
 def _compile(rule: str | None) -> re.Pattern[str] | None:
@@ -321,7 +301,8 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
     if path.name.lower().endswith(HDF5):
         try:
             for sequence in FrameStore(path).sequences:
-                yield _Found((path,), relative, Person(patient_key(sequence.patient)), sequence.index)
+                person = Person(patient_key(sequence.patient))
+                yield _Found((path,), relative, person, sequence.index, key_frames=_key_frames(sequence))
         except DataError:
             yield path, "an HDF5 file that is not a frame store, or a damaged one: write it with `alan prepare`"
     elif stem(path.name).endswith(LABELS) and not chosen:
@@ -336,6 +317,13 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
         yield path, "the pixels of a file that is read by its header, which has the same name"
     else:
         yield path, "neither a video nor a picture according to its name and first bytes"
+
+
+def _key_frames(sequence: StoredSequence) -> tuple[int, int] | None:
+    """Return the places of the key frames of a sequence that consists of them."""
+    if sequence.length != 2 or sequence.ed is None or sequence.es is None:
+        return None
+    return sequence.ed - sequence.start, sequence.es - sequence.start
 
 
 def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> list[Source]:
@@ -363,8 +351,10 @@ def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> lis
     for item, text, key, own in zip(items, captured, known.keys, stems, strict=True):
         patient = (patient_key(text) if text else key) or (own if own and counts[own] == 1 else item.key)
         name = f"{patient}_{item.key[1:9]}"
-        doubt = known.doubts.get(patient, "")
-        sources.append(Source(item.paths[0], patient, name, item.paths[1:], item.sequence, item.alone, doubt))
+        doubt, first, *stills = known.doubts.get(patient, ""), *item.paths
+        sources.append(
+            Source(first, patient, name, tuple(stills), item.sequence, item.alone, doubt, item.key_frames)
+        )
     twice = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
     if twice:  # by chance, once in millions
         raise DataError(f"two loops have the pseudonym {twice[0]}: set another secret for the pseudonyms")

@@ -89,7 +89,7 @@ def segment_loop(
     times: FloatArray | None,
     settings: TimeSettings = TimeSettings(),
     *,
-    phase: float | None = None,
+    phase: float | FloatArray | None = None,
 ) -> Timeline:
     """Segment all frames of a loop so that neighbouring frames agree.
 
@@ -99,7 +99,8 @@ def segment_loop(
         view: The view of the loop.
         times: (T,) time of each frame in s; None assumes 30 frames per second for the smoothing.
         settings: Temporal consistency of the outlines.
-        phase: Known phase of all frames, 0 to 1; None estimates the phase of each frame.
+        phase: Known phase of all frames or of each, 0 to 1; None estimates that of each. Frames of known phases
+            are not averaged, as they do not follow one another.
 
     Returns:
         The outlines.
@@ -109,8 +110,8 @@ def segment_loop(
     """
     structures = model.structures(view)
     interval = 1 / 30 if times is None or len(times) < 2 else float(np.median(np.diff(times)))
-    sigma = settings.smoothing_s / interval if len(maps) > 1 else 0.0
-    weights = np.full(len(maps), 0.5 if phase is None else phase)
+    sigma = settings.smoothing_s / interval if len(maps) > 1 and phase is None else 0.0
+    weights = np.full(len(maps), 0.5 if phase is None else phase, np.float64)
     good = np.ones(len(maps), bool)
     moving = "lv" in structures and len(maps) >= _FEWEST
     if moving and phase is None and settings.phases:

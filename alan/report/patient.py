@@ -90,11 +90,8 @@ def write_patient_page(
     def _order(loop: LoopResult) -> tuple[bool, bool]:
         return loop.loop not in patient.loops, loop.view is None or loop.view.view != "A4C"
 
-    basis = (
-        f"{patient.method[:1].upper()}{patient.method[1:]}, {plural(patient.n_beats, 'beat')}; {used}."
-        if patient.method
-        else ""
-    )
+    beats = plural(patient.n_beats, "beat") if patient.n_beats else "no complete beat"
+    basis = f"{patient.method[:1].upper()}{patient.method[1:]}, {beats}; {used}." if patient.method else ""
     write_page(
         root / PATIENT_FOLDER / patient.patient,
         "patient.html.j2",

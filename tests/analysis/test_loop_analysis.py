@@ -8,7 +8,7 @@ import pytest
 from alan.analysis import LoopSettings, quality
 from alan.analysis.loop_analysis import analyze_loop
 from alan.analysis.results import Spread
-from alan.analysis.timeline import TimeSettings
+from alan.analysis.timeline import TimeSettings, segment_loop
 from alan.cardiac import ejection_fraction, simpson_volume
 
 from .test_timeline import BlockModel, beating
@@ -44,6 +44,7 @@ def made_loop(maps):
         r_waves_s=None,
         drawn_r_waves=lambda: np.empty(0),
         notes=(),
+        key_frames=None,
         chunks=lambda n: iter(np.array_split(maps, range(n, len(maps), n))),
     )
 
@@ -62,6 +63,27 @@ def test_exported_labels_equal_the_measured_outlines():
         assert beat.edv_ml.value == pytest.approx(edv)
         assert beat.esv_ml.value == pytest.approx(esv)
         assert beat.ef_percent.value == pytest.approx(ejection_fraction(edv, esv))
+
+
+@pytest.mark.parametrize("key_frames", [(0, 1), (1, 0)])
+def test_key_frames_are_measured_by_the_lists_of_their_phases(key_frames):
+    maps, phase = beating()
+    ends = np.stack([maps[phase.argmax()], maps[phase.argmin()]])[list(key_frames)]
+    loop = made_loop(ends)
+    loop.times_s, loop.key_frames = None, key_frames
+    found = analyze_loop(loop, MapModel(), LoopSettings(view="A4C", samples=3), {})
+    (beat,) = found.result.beats
+    assert (beat.ed, beat.es, beat.end) == (*key_frames, None)
+    model = MapModel()
+    edv, esv = (
+        simpson_volume(segment_loop(model, ends[[n]], "A4C", None, phase=share).labels[0] == 1, SPACING)
+        for n, share in zip(key_frames, (1.0, 0.0), strict=True)
+    )
+    assert beat.ef_percent.value == pytest.approx(ejection_fraction(edv, esv))
+    assert found.result.ef_percent.low <= beat.ef_percent.value <= found.result.ef_percent.high
+    assert not found.result.heart_rate_bpm.known
+    assert [frame.phase for frame in found.result.frames] == [float(n == key_frames[0]) for n in range(2)]
+    assert {"still", "times_unknown", "no_beat"}.isdisjoint(flag.code for flag in found.result.flags)
 
 
 def test_the_progress_rises_with_the_frames():

@@ -116,6 +116,7 @@ def evidence(**changes):
         "n_frames": 60,
         "sized": True,
         "times": np.arange(60) / 30,
+        "timed": True,
         "view": ViewEvidence("A4C", 0.9),
         "has_fan": True,
         "inside": np.ones((112, 112), bool),

@@ -54,6 +54,18 @@ def test_loops_of_a_folder_are_found(folder):
     assert all(re.fullmatch(r"p[0-9a-f]{16}_[0-9a-f]{8}", source.name) for source in sources)
 
 
+def test_key_frames_are_one_loop_of_two_frames(tmp_path):
+    for name, frame in (("ED", LOOP[0]), ("ES", LOOP[3]), ("other", LOOP[5])):
+        (tmp_path / f"p1_4CH_{name}.mha").write_bytes(metaimage(frame[None]))
+    sources, _ = find_sources([tmp_path])
+    pair, still = sources
+    assert [path.stem for path in (pair.path, *pair.stills)] == ["p1_4CH_ED", "p1_4CH_ES"]
+    assert (pair.key_frames, still.key_frames) == ((0, 1), None)
+    (loop,) = open_loops(pair, stills=True, frame_rate=25)
+    assert (loop.n_frames, loop.key_frames, loop.times_s) == (2, (0, 1), None)
+    assert "two frames, at end-diastole and at end-systole according to the names of its files" in loop.notes
+
+
 def test_names_are_stable_and_no_loop_appears_twice(folder):
     once, _ = find_sources([folder])
     twice, _ = find_sources([folder, folder / "p1", folder / "p1" / "a4c.avi"])
