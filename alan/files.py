@@ -290,12 +290,15 @@ def unreachable_below(root: str | os.PathLike[str]) -> list[tuple[Path, str]]:
         root: The folder.
 
     Returns:
-        Links to files that are missing, and folders that may not be read; paths begin with ``root``, sorted.
+        Links to files that are missing, pipes, sockets and devices, and folders that may not be read; paths begin
+        with ``root``, sorted.
     """
     lost = "a link to a file that is missing: get the file (`git annex get`), or remove the link"
+    special = "a pipe, a socket or a device, not a file: copy what it gives into a file"
     locked: list[OSError] = []
     paths = _walk(root, locked.append)
-    found = [(path, lost) for path in paths if path.is_symlink() and not path.exists()]
+    odd = [path for path in paths if not path.is_file() and os.path.lexists(path)]
+    found = [(path, special if path.exists() else lost) for path in odd]
     folders = [(Path(error.filename), "a folder that cannot be read: change its permissions") for error in locked]
     return sorted(found + folders)
 

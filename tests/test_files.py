@@ -123,6 +123,7 @@ def test_unreachable_files_are_listed_with_the_reason(tmp_path, monkeypatch):
     (tmp_path / "a" / "file").touch()
     for name in ("file", "nowhere", "loop"):
         (tmp_path / f"to {name}").symlink_to({"file": "a/file", "loop": "to loop"}.get(name, name))
+    os.mkfifo(tmp_path / "pipe")
     scan = os.scandir
 
     def refuse(path):
@@ -134,8 +135,12 @@ def test_unreachable_files_are_listed_with_the_reason(tmp_path, monkeypatch):
     found = [
         (path.relative_to(tmp_path).as_posix(), why.partition(":")[0]) for path, why in unreachable_below(tmp_path)
     ]
-    link = "a link to a file that is missing"
-    assert found == [("a/locked", "a folder that cannot be read"), ("to loop", link), ("to nowhere", link)]
+    link, special = "a link to a file that is missing", "a pipe, a socket or a device, not a file"
+    folder, pipe = (
+        ("a/locked", "a folder that cannot be read"),
+        ("pipe", special),
+    )
+    assert found == [folder, pipe, ("to loop", link), ("to nowhere", link)]
 
 
 def test_long_names_are_shortened_and_stay_distinct():
