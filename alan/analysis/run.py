@@ -26,12 +26,13 @@ from alan.analysis.tables import (
     AGREEMENT,
     LOOP_FOLDER,
     RESULT,
+    SOURCES,
     STATISTICS,
     TABLES,
     read_loops,
     write_tables,
 )
-from alan.analysis.worker import LABELS, SOURCES, AnalysisSettings, Worker, finished_state
+from alan.analysis.worker import LABELS, AnalysisSettings, Worker, finished_state
 from alan.arrays import ByteArray, load_arrays
 from alan.bounds import PositiveInt, bounded
 from alan.data.pseudonyms import patient_key

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from alan.analysis.copies import find_copies
 from alan.analysis.identities import tell_apart
+from alan.analysis.tables import LOOP_FOLDER, SOURCES
 from alan.data.io.base import MAKE_READABLE
 from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, stem, unread_reason
 from alan.data.io.dicom import is_dicom
@@ -29,6 +30,7 @@ from alan.data.store.layout import StoredSequence
 from alan.data.store.reader import FrameStore
 from alan.errors import SHORTAGE, AlanWarning, DataError, ParameterError
 from alan.files import HDF5, files_below, unreachable_below, write_rows
+from alan.runs import CONFIG
 from alan.words import plural
 
 _INDEX = "DICOMDIR"
@@ -252,8 +254,13 @@ def _search(
     if not given.is_dir():
         raise DataError(f"{given}: no such file or folder; check the spelling")
     series: dict[tuple[Path, str, str, str], list[tuple[int, Path]]] = defaultdict(list)
-    for path in files_below(given):
-        if leave_out is not None and Path(os.path.realpath(path)).is_relative_to(leave_out):
+    files = files_below(given)
+    if leave_out is not None:
+        files = [path for path in files if not Path(os.path.realpath(path)).is_relative_to(leave_out)]
+    results = _results_among(files)
+    yield from ((folder, "the results of an earlier `alan analyze`") for folder in sorted(results))
+    for path in files:
+        if not results.isdisjoint(path.parents):
             continue
         if (locked := _locked(path, path.relative_to(given).as_posix())) is not None:
             yield locked
@@ -282,6 +289,12 @@ def _search(
             AlanWarning,
             stacklevel=4,
         )
+
+
+def _results_among(files: Iterable[Path]) -> set[Path]:
+    """Find the folders of results, whose pictures and videos show outlines."""
+    found = {path.parent for path in files if path.name == CONFIG}
+    return {folder for folder in found if (folder / LOOP_FOLDER).is_dir() and (folder / SOURCES).is_dir()}
 
 
 def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:

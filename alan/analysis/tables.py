@@ -21,6 +21,8 @@ PATIENTS, LOOPS, BEATS, FRAMES = "patients.csv", "loops.csv", "beats.csv", "fram
 AGREEMENT, STATISTICS = "agreement.csv", "agreement_statistics.csv"
 #: Everything that :func:`write_tables` writes into its folder.
 TABLES = (PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY)
+#: Folder of the state of each file, from which an interrupted run continues.
+SOURCES = "sources"
 #: Folder of the loops, and the file of each that holds its result.
 LOOP_FOLDER, RESULT, PARCELS = "loops", "result.json", "parcels.csv"
 

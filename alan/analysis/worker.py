@@ -18,7 +18,7 @@ from alan.analysis.loop import Loop, open_loops
 from alan.analysis.loop_analysis import LoopSettings, analyze_loop
 from alan.analysis.model import AnalysisModel, Runtime
 from alan.analysis.sources import Source
-from alan.analysis.tables import LOOP_FOLDER, RESULT
+from alan.analysis.tables import LOOP_FOLDER, RESULT, SOURCES
 from alan.bounds import PositiveFloat, bounded
 from alan.data.io.base import MAKE_READABLE
 from alan.data.io.medical import medical_files
@@ -27,8 +27,6 @@ from alan.errors import SHORTAGE, AlanError, DataError, is_out_of_memory
 from alan.files import atomic, fingerprint, read_json, write_json
 from alan.progress import Progress, no_progress, part_of
 
-#: Folder of the state of each file, from which an interrupted run continues.
-SOURCES = "sources"
 #: Label maps of a loop on the grid of the model.
 LABELS = "labels.npz"
 #: Shares of the work on a file when its loops are open, and of the work on a loop when it is measured.

@@ -15,7 +15,7 @@ import numpy as np
 from alan.analysis.exports import median_beat
 from alan.analysis.measures import Grid, measure_curves, median, select_beats
 from alan.analysis.results import LoopResult, Measure
-from alan.analysis.worker import SOURCES
+from alan.analysis.tables import SOURCES
 from alan.arrays import BoolArray, ByteArray, FloatArray
 from alan.cardiac.beats import Beat
 from alan.cardiac.volumes import ejection_fraction, shortening_percent

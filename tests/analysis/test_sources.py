@@ -66,6 +66,24 @@ def test_key_frames_are_one_loop_of_two_frames(tmp_path):
     assert "two frames, at end-diastole and at end-systole according to the names of its files" in loop.notes
 
 
+def test_results_of_an_earlier_run_are_no_input(folder):
+    for name in ("loops/p1/overlay.mp4", "sources/p1.json", "config.yaml"):
+        (folder / "old" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "old" / name).write_bytes(name.encode())
+    sources, left_out = find_sources([folder], leave_out=folder / "results")
+    assert len(sources) == 5
+    assert [reason for _, reason in left_out if "earlier" in reason] == [
+        "the results of an earlier `alan analyze`"
+    ]
+    assert len(left_out) == 3
+    assert find_sources([folder / "old"])[0] == []
+    assert len(find_sources([folder], leave_out=folder / "old")[1]) == 2
+    for name in ("loops", "sources"):  # a folder of loops that has a file of that name
+        (folder / "new" / name).mkdir(parents=True)
+    (folder / "new" / "loops" / "a.avi").write_bytes(b"new")
+    assert len(find_sources([folder], leave_out=folder / "results")[0]) == 6
+
+
 def test_names_are_stable_and_no_loop_appears_twice(folder):
     once, _ = find_sources([folder])
     twice, _ = find_sources([folder, folder / "p1", folder / "p1" / "a4c.avi"])
