@@ -360,7 +360,7 @@ def test_at_most_ten_neighbours_are_drawn(tmp_path, monkeypatch):
     worker = Worker(tmp_path, FAST, stand_in())
     found = LoopAnalysis(LoopResult("loop1", "p1", "left out"), thumbnails=np.zeros((25, 28, 28), np.uint8))
     monkeypatch.setattr(worker_module, "analyze_loop", lambda *args: found)
-    worker._loop(SimpleNamespace(name="loop1", simulated=False, references=lambda keep: None))
+    worker._loop(SimpleNamespace(name="loop1", simulated=False, stage="", references=lambda keep: None))
     with Image.open(tmp_path / "loops" / "loop1" / "neighbours.png") as picture:
         assert picture.size == (280, 28)
 
