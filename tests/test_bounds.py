@@ -24,6 +24,7 @@ class Reader:
         mode: Literal["a", "b"] = "a",
         anything: Any = None,
         seed: Seed = 0,
+        cases: Literal["all"] | PositiveInt = "all",
     ) -> None: ...
 
 
@@ -31,7 +32,7 @@ class Reader:
     "values",
     [
         {"flag": True, "n": 3, "share": 1, "word": "x", "path": "x", "names": ["a"], "mode": "b", "anything": 3},
-        {"n": None, "word": None, "path": None, "names": {"a": "b"}, "seed": 5},
+        {"n": None, "word": None, "path": None, "names": {"a": "b"}, "seed": 5, "cases": 1},
     ],
 )
 def test_values_within_bounds_are_accepted(values):
@@ -45,6 +46,8 @@ def test_values_within_bounds_are_accepted(values):
         ({"n": 0}, "n is 0: give a whole number of at least 1"),
         ({"mode": "c"}, "mode is 'c': choose one of: a, b"),
         ({"seed": -1}, "seed is -1: give a whole number from 0"),
+        ({"cases": 0}, "cases is 0: give a whole number of at least 1"),
+        ({"cases": "x"}, "cases is 'x': choose one of: all"),
     ],
 )
 def test_values_out_of_bounds_are_refused(values, message):

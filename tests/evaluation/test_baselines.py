@@ -33,6 +33,7 @@ def test_the_atlas_of_two_masks_matches_hand_computed_values():
     # level 1/2: 4 pixels, Dice 6/7 each; level 1: 2 pixels, Dice 4/5 each
     atlas = Atlas().fit(masks)
     assert (atlas.level_, atlas.score_) == (0.5, pytest.approx(6 / 7))
+    np.testing.assert_array_equal(atlas.mean_, [[1, 1, 0.5, 0], [0.5, 0, 0, 0]])
 
 
 def test_empty_masks_do_not_change_the_atlas():

@@ -46,10 +46,12 @@ def test_undefined_values_are_left_out_and_counted():
     assert np.isnan([nothing.mean, nothing.low, nothing.high]).all()
 
 
-def test_one_patient_has_no_interval():
+def test_an_interval_needs_two_patients():
     interval = bootstrap_interval([1.0, 2.0], ["a", "a"])
     assert interval.mean == 1.5
     assert np.isnan([interval.low, interval.high]).all()
+    interval = bootstrap_interval([1.0, 2.0], ["a", "b"])
+    assert (interval.low, interval.high) == (1, 2)
 
 
 def test_intervals_depend_on_level_and_seed():
