@@ -276,7 +276,7 @@ class Sandbox:
         return [str(word) for word in getattr(self, f"_small_{verb}", lambda _: [])(command)]
 
     def _small_simulate(self, command):
-        return ["--n_patients", 8, "--n_frames", 4, "--split", "[0.5, 0.25, 0.25]"]
+        return ["--n_patients", 8, "--n_frames", 2, "--split", "[0.5, 0.25, 0.25]"]
 
     def _small_prepare(self, command):
         split = command.option("split")
@@ -294,6 +294,9 @@ class Sandbox:
         args = ["--workers", 1, "--samples", 2, *([] if command.option("outputs") else ["--outputs", "[png]"])]
         untrained = "models/" in str(command.option("model"))  # it takes every loop for something else
         return [*args, *(["--view", "A4C"] if untrained and not command.option("view") else [])]
+
+    def _small_assemble(self, command):
+        return ["--bank_copies", 1] if command.option("bank") else []
 
     def _small_calibrate(self, command):
         return ["--split", "null", "--samples", 2]  # no split of the small stores has ten loops
