@@ -181,6 +181,15 @@ def test_parcels_are_shown_with_prior_and_posterior(folder):
     assert "No labelled image was counted." in text
 
 
+def test_doubts_precede_numbers_and_notes_precede_folded_parcels(folder):
+    path = folder / "patients" / "p1" / "report.html"
+    text, _ = page_of(path)
+    doubt, volume = text.index("2 of 3 neighbours"), text.index("End-diastolic volume")
+    assert text.index("Doubtful") < doubt < volume
+    assert text.index("pixel size from the file") < text.index("Parcels behind the outlines")
+    assert "<details open" not in path.read_text(encoding="utf-8")
+
+
 def test_simulated_loops_are_called_simulated(tmp_path):
     write_analysis_report(write_folder(tmp_path, simulated=True))
     for path in (tmp_path / "report.html", tmp_path / "patients" / "p1" / "report.html"):
