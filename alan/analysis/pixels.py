@@ -14,6 +14,8 @@ from alan.data.io.base import SQUARE, Header, Spacing, pixel_aspect
 PixelOrigin = Literal["file", "region", "option"]
 #: Smallest overlap of a fan with the region of the header that describes it, also if the frames were scaled.
 _SAME = 0.8
+#: Largest factor by which frames were scaled down after their header was written; some state 65535 as a corner.
+_MOST_SCALED = 8
 
 
 def panel_pixel(
@@ -50,7 +52,7 @@ def panel_pixel(
     stated = np.array(best.stated, float)
     scale = round(float(np.sqrt(_area(stated) / _area(box))) * 4) / 4
     union = _area(stated) + _area(box * scale) - _common(box * scale, stated)
-    if scale <= 1 or _common(box * scale, stated) < _SAME * union or best.spacing is None:
+    if not 1 < scale <= _MOST_SCALED or _common(box * scale, stated) < _SAME * union or best.spacing is None:
         return None, None, ("the regions of its header reach beyond the frame: its pixel size is not used",)
     note = (
         f"the regions of its header are {scale:g} times as large as the fan: its pixel size is enlarged likewise"

@@ -165,6 +165,16 @@ def test_regions_of_another_screen_size_are_rescaled():
     assert any("2 times as large" in note for note in loop.notes)
 
 
+def test_corners_that_no_screen_has_are_no_scale(tmp_path):
+    rows, columns = open_one(dicom(tmp_path / "a.dcm", LOOP)).box
+    corners = np.array([rows.start, columns.start, rows.stop, columns.stop])
+    for scale, size in ((4, 2.0), (400, None)):
+        path = dicom(tmp_path / "a.dcm", LOOP, regions=[(tuple(map(int, scale * corners)), 1, 1, 0.05)])
+        loop = open_one(path)
+        assert loop.pixel_mm == (None if size is None else pytest.approx((size, size)))
+        assert any("reach beyond the frame" in note for note in loop.notes) == (size is None)
+
+
 def test_stills_are_accepted_on_request(tmp_path):
     (tmp_path / "a.png").write_bytes(pages(screen(FAN)[:1], "PNG"))
     with pytest.raises(NotALoopError, match="b-mode still"):
