@@ -238,6 +238,24 @@ def test_ejection_fractions_of_two_views_that_differ_raise_a_doubt(ef, codes):
     assert all("differ by 16 points" in flag.reason and flag.code in FLAGS for flag in patient.flags)
 
 
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (("r waves", "area"), 60),
+        (("area", "drawn ecg"), 80),
+        (("area", "area"), 70),
+        (("r waves", "drawn ecg"), 70),
+    ],
+)
+def test_the_heart_rate_of_a_patient_is_that_of_the_loops_with_an_ecg(sources, expected):
+    loops = [
+        replace(loop_result(name, view, 50.0), heart_rate_bpm=Measure(rate), rate_source=source)
+        for name, view, rate, source in zip("ab", ("A4C", "A2C"), (60.0, 80.0), sources, strict=True)
+    ]
+    (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks()})
+    assert patient.heart_rate_bpm.value == expected
+
+
 def test_loops_of_two_studies_are_not_combined():
     baseline = replace(loop_result("a", "A4C", 50.0), study="1")
     later = [replace(loop_result(name, view, 60.0), study="2") for name, view in (("b", "A2C"), ("c", "A4C"))]

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,3 +93,10 @@ def test_masks_of_different_shape_are_refused():
         dice(np.ones((2, 3), bool), np.ones((3, 2), bool))
     with pytest.raises(ParameterError, match="one pair"):
         distances(np.ones((1, 3, 3), bool), np.ones((1, 3, 3), bool), (1.0, 1.0))
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, math.nan)])
+def test_distances_of_volumes_need_positive_sizes_along_each_axis(spacing):
+    volume = np.ones((2, 3, 3), bool)
+    with pytest.raises(ParameterError, match="finite"):
+        surface_distances(volume, volume, spacing)
