@@ -9,7 +9,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from alan.analysis import NotALoopError, find_sources, open_loops
+from alan.analysis.pixels import panel_pixel
 from alan.data.fan import Fan
+from alan.data.io.base import Header, Region
 from alan.data.io.cine import read_cine
 from alan.data.simulator.screen import draw_ecg, simulate_screen
 from alan.data.simulator.sequence import simulate_sequence
@@ -165,14 +167,12 @@ def test_regions_of_another_screen_size_are_rescaled():
     assert any("2 times as large" in note for note in loop.notes)
 
 
-def test_corners_that_no_screen_has_are_no_scale(tmp_path):
-    rows, columns = open_one(dicom(tmp_path / "a.dcm", LOOP)).box
-    corners = np.array([rows.start, columns.start, rows.stop, columns.stop])
-    for scale, size in ((4, 2.0), (400, None)):
-        path = dicom(tmp_path / "a.dcm", LOOP, regions=[(tuple(map(int, scale * corners)), 1, 1, 0.05)])
-        loop = open_one(path)
-        assert loop.pixel_mm == (None if size is None else pytest.approx((size, size)))
-        assert any("reach beyond the frame" in note for note in loop.notes) == (size is None)
+@pytest.mark.parametrize(("scale", "size"), [(2, (1.0, 1.0)), (8, (4.0, 4.0)), (400, None)])
+def test_corners_that_no_screen_has_are_no_scale(scale, size):
+    region = Region((0, 0, 96, 128), "2d", (0.5, 0.5), stated=(0, 0, scale * 96, scale * 128))
+    found, _, notes = panel_pixel(Header(regions=(region,)), (slice(0, 96), slice(0, 128)), None)
+    assert found == size
+    assert ("reach beyond the frame" in notes[0]) == (size is None)
 
 
 def test_stills_are_accepted_on_request(tmp_path):
