@@ -78,6 +78,7 @@ class Loop:
         text: (H, W) bool of ``shape``, text and coloured marks inside the fan, which are painted over.
         r_waves_s: (N,) times of the R waves in seconds, or None if the file has none.
         notes: Assumptions and conversions, in words.
+        view: View that the path of the file states, or None.
         key_frames: Positions of the end-diastolic and the end-systolic frame if the loop has only these two.
     """
 
@@ -96,6 +97,7 @@ class Loop:
     text: BoolArray
     r_waves_s: NDArray[np.float64] | None
     notes: tuple[str, ...]
+    view: str | None
     key_frames: tuple[int, int] | None
     _source: Source = field(repr=False)
     _stream: CineStream = field(repr=False)
@@ -351,6 +353,7 @@ def _loop(
         text[box],
         np.array(waves) if isinstance(waves, tuple) else None,
         (*panel.notes, *found, *how, *rate),
+        source.view,
         source.key_frames,
         source,
         stream,

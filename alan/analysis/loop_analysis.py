@@ -26,6 +26,8 @@ from alan.data.io.base import mean_frame_rate
 from alan.errors import ConfigError
 from alan.progress import Progress, batches, no_progress
 
+#: The views that are recognised.
+View = Literal["A4C", "A2C", "PLAX", "PSAX"]
 #: Number of frames to decode at a time.
 _BATCH = 32
 #: Finished shares of the work when the frames are read and when their parcels are found.
@@ -48,7 +50,7 @@ class LoopSettings:
             left ventricle on the left side; outlines and pictures keep the orientation of the file.
     """
 
-    view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None
+    view: View | None = None
     time: TimeSettings = field(default_factory=TimeSettings)
     samples: Annotated[int, Interval(ge=0, le=1000)] = 40
     seed: int = 0
@@ -104,7 +106,7 @@ def analyze_loop(
     frames = np.concatenate(parts)
     if settings.mirror:
         frames = np.ascontiguousarray(frames[..., ::-1])
-    view, thumbnails = _view(model, frames, settings.view)
+    view, thumbnails = _view(model, frames, settings.view or loop.view)
     rows, columns = loop.box
     base = LoopResult(
         loop=loop.name,

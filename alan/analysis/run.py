@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
 
 from alan.analysis.dicom_report import write_patient_measurements
 from alan.analysis.exports import MEASUREMENTS, SEGMENTATION, median_beat
+from alan.analysis.loop_analysis import View
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.patients import KeyMasks, add_doubt, summarise_patients
@@ -84,6 +86,7 @@ def analyze_files(
     settings: AnalysisSettings = AnalysisSettings(),  # noqa: B008 (frozen)
     *,
     patient: str | None = None,
+    views: Mapping[str, View] = MappingProxyType({}),
     workers: PositiveInt | None = None,
     strict: bool = False,
     overwrite: bool = False,
@@ -103,6 +106,7 @@ def analyze_files(
         out: Folder of the results.
         settings: Settings of the analysis.
         patient: Regular expression with the group ``patient``, see :func:`alan.analysis.find_sources`.
+        views: Mapping from a text to the view of the loops in whose path below their input it occurs.
         workers: Number of processes; None uses one per core, but no more than there are files.
         strict: Raise an error if a file was left out.
         overwrite: Replace a run with another configuration.
@@ -131,9 +135,10 @@ def analyze_files(
         raise ParameterError(f"out is {folder}, the folder of the input {within[0]}: give another folder")
     choose_device(device)
     model = AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
-    if model.bank is None and settings.loop.view is None:
+    if model.bank is None and settings.loop.view is None and not views:
         raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
-    sources, others = find_sources(inputs, patient, leave_out=folder, timed=settings.frame_rate is not None)
+    timed = settings.frame_rate is not None
+    sources, others = find_sources(inputs, patient, leave_out=folder, timed=timed, views=views)
     if not sources:
         left_out = f"{plural(len(others), 'file')} left out{', the first' if len(others) > 1 else ''}"
         reason = f"; {left_out}: {others[0][1]}" if others else ""
@@ -141,6 +146,7 @@ def analyze_files(
     config = {
         "inputs": [patient_key(Path(path).resolve()) for path in inputs],  # folders may be named after patients
         "patient": None if patient is None else fingerprint(patient),
+        "views": fingerprint(dict(views)) if views else None,
         "settings": replace(settings, opinions=()),  # paths may contain any name
         "opinions": [ExpertOpinion.from_json(path).to_dict() for path in settings.opinions],
         "model": model.fingerprint,

@@ -6,13 +6,15 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from alan.analysis.copies import find_copies
 from alan.analysis.identities import tell_apart
+from alan.analysis.path_rules import captured_patient, compile_rule, stated_view
 from alan.analysis.tables import LOOP_FOLDER, SOURCES
 from alan.data.io.base import MAKE_READABLE
 from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, stem, unread_reason
@@ -28,7 +30,7 @@ from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
 from alan.data.store.layout import StoredSequence
 from alan.data.store.reader import FrameStore
-from alan.errors import SHORTAGE, AlanWarning, DataError, ParameterError
+from alan.errors import SHORTAGE, AlanWarning, DataError
 from alan.files import HDF5, files_below, unreachable_below, write_rows
 from alan.runs import CONFIG
 from alan.words import plural
@@ -59,6 +61,7 @@ class Source:
         key_frames: Positions of the end-diastolic and the end-systolic frame if the loop has only these two.
         alone: Number of the numbered pictures to which this still belongs, which are not a loop; 0 for others.
         doubt: Reason why the patient may be several people, or one of several; empty without one.
+        view: View that the path of the file states; None if it is to be recognised.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class Source:
     alone: int = 0
     doubt: str = ""
     key_frames: tuple[int, int] | None = None
+    view: str | None = None
 
     @property
     def simulated(self) -> bool:
@@ -140,6 +144,7 @@ def find_sources(
     leave_out: str | os.PathLike[str] | None = None,
     *,
     timed: bool = False,
+    views: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[Source], list[tuple[str, str]]]:
     r"""Find the loops among files and folders.
 
@@ -162,16 +167,18 @@ def find_sources(
             ``patient``: ``(?P<patient>p\d+)``.
         leave_out: Folder that is not searched, such as that of the results.
         timed: Whether the frame rate is given, so that DICOM files of one frame need not state it to be a loop.
+        views: Mapping from a text to the view of the loops in whose path below the input it occurs.
 
     Returns:
         sources: The loops, sorted by path; no loop appears twice, nor does a copy of its file.
         left_out: Pseudonymous name and reason of each file that is not a loop.
 
     Raises:
-        ParameterError: The rule is not a regular expression or has no group ``patient``.
+        ParameterError: The rule is not a regular expression or has no group ``patient``, or a path has the texts
+            of two views.
         DataError: An input does not exist, or two patients share a pseudonym.
     """
-    rule = _compile(patient)
+    rule = compile_rule(patient)
     found: dict[str, _Found] = {}
     left_out: dict[str, str] = {}
     for given in map(Path, inputs):
@@ -184,6 +191,11 @@ def find_sources(
     copies = find_copies(whole)
     loops = _joined([found[place] for place in sorted(found) if place not in copies], timed=timed)
     sources = _with_patients(loops, rule)
+    if views:
+        sources = [
+            replace(source, view=stated_view(views, item.relative))
+            for source, item in zip(sources, loops, strict=True)
+        ]
     names = {path: source.name for source in sources for path in (source.path, *source.stills)}
     for place, first in copies.items():
         reason = f"a copy of the file of loop {names[found[first].paths[0]]}"
@@ -220,27 +232,6 @@ def _place_key(place: str) -> str:
     return patient_key(os.fsencode(place).hex())
 
 
-def _compile(rule: str | None) -> re.Pattern[str] | None:
-    if rule is None:
-        return None
-    try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        raise ParameterError(f"patient is {rule!r}: give a regular expression ({error})") from error
-    if "patient" not in pattern.groupindex:
-        raise ParameterError(
-            f"patient is {rule!r}: give a regular expression with the group (?P<patient>...), such as "
-            r"'(?P<patient>patient\d+)'"
-        )
-    return pattern
-
-
-def _captured(rule: re.Pattern[str] | None, relative: str) -> str:
-    """Return what the rule captures as the patient in the path of a file; empty if there is no rule or match."""
-    match = None if rule is None else rule.search(relative)
-    return match["patient"] or "" if match else ""
-
-
 def _search(
     given: Path, rule: re.Pattern[str] | None, leave_out: Path | None
 ) -> Iterator[_Found | tuple[Path, str]]:
@@ -267,7 +258,7 @@ def _search(
             continue
         match = _NUMBERED.fullmatch(path.stem)
         if match and path.name.lower().endswith(PICTURES) and not is_cine(path):
-            patient = _captured(rule, path.relative_to(given).as_posix())
+            patient = captured_patient(rule, path.relative_to(given).as_posix())
             series[path.parent, match[1], path.suffix.lower(), patient].append((int(match[2]), path))
         else:
             yield from _file(path, path.relative_to(given).as_posix(), chosen=False)
@@ -342,7 +333,7 @@ def _key_frames(sequence: StoredSequence) -> tuple[int, int] | None:
 def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> list[Source]:
     """Choose the pseudonyms of the patients and the names of the loops."""
     items = list(found)
-    captured = [_captured(rule, item.relative) for item in items]
+    captured = [captured_patient(rule, item.relative) for item in items]
     missed = captured.count("")
     if rule is not None and missed:
         warnings.warn(

@@ -8,6 +8,7 @@ from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
 
+View = Literal["A4C", "A2C", "PLAX", "PSAX"]
 MODEL = "alan-sim"
 _log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def analyze(
     model: str = MODEL,
     opinions: list[str] | None = None,
     runtime: Literal["torch", "onnx"] = "torch",
-    view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None,
+    view: View | dict[str, View] | None = None,
     mirror: bool = False,
     patient: str | None = None,
     spacing: float | list[float] | None = None,
@@ -56,7 +57,8 @@ def analyze(
             the choice of parcels; an opinion on one phase revises the list of that phase only. null uses none.
         runtime: Library that runs the network: torch, or onnx for onnxruntime (extra onnx). The model is exported
             to ONNX once, unless its folder already contains the program.
-        view: View of all loops; null recognises it.
+        view: View of all loops (A4C), or of those in whose path below the input a text occurs
+            ({4CH: A4C, 2CH: A2C}); it is recognised for others, and for all with null.
         mirror: Swap left and right of all loops for the analysis: for laboratories that show the left ventricle on
             the left side. Outlines and pictures keep the orientation of the file.
         patient: Regular expression with the group (?P<patient>...) that finds the patient in the path of a file;
@@ -109,7 +111,7 @@ def analyze(
         model=model,
         opinions=tuple(opinions or ()),
         runtime=runtime,
-        loop=LoopSettings(view=view, samples=samples, mirror=mirror),
+        loop=LoopSettings(view=view if isinstance(view, str) else None, samples=samples, mirror=mirror),
         spacing=sides,
         frame_rate=frame_rate,
         stills=stills,
@@ -121,6 +123,7 @@ def analyze(
         out,
         settings,
         patient=patient,
+        views=view if isinstance(view, dict) else {},
         key=key,
         workers=workers,
         device=device,

@@ -44,6 +44,7 @@ def made_loop(maps):
         r_waves_s=None,
         drawn_r_waves=lambda: np.empty(0),
         notes=(),
+        view=None,
         key_frames=None,
         chunks=lambda n: iter(np.array_split(maps, range(n, len(maps), n))),
     )

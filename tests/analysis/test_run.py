@@ -113,6 +113,30 @@ def test_opinions_change_the_parcels_of_their_phase(archive, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
+def test_views_can_be_those_of_the_names(archive, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [
+        "analyze",
+        str(archive[0]),
+        "--out",
+        str(out),
+        "--outputs",
+        "[]",
+        "--samples",
+        "0",
+        "--workers",
+        "1",
+    ]
+    assert main([*command, "--view", "{p1_A4C: A2C, p1_A2C: A4C}"]) == 1  # a broken file
+    views = {row["view"]: row["view_given"] for row in rows(out / "loops.csv") if row["status"] == "measured"}
+    assert views == {"A2C": "True", "A4C": "True"}
+    assert main([*command, "--view", "{p1_A4C: A4C}"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "--view", "{p1: A4C, A2C: A2C}", "--overwrite", "true"]) == 2
+    assert "view gives A4C and A2C for p1_A2C.avi" in capsys.readouterr().err
+    assert main([*command, "--view", "{p1_A4C:A4C}"]) == 2
+
+
 def rows(path):
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -84,6 +84,18 @@ def test_results_of_an_earlier_run_are_no_input(folder):
     assert len(find_sources([folder], leave_out=folder / "results")[0]) == 6
 
 
+def test_views_are_those_whose_text_is_in_the_path(folder):
+    views = {"a4c": "A4C", "p1/a2c": "A2C", "deep": "A4C"}
+    sources, _ = find_sources([folder], views=views)
+    found = {source.path.relative_to(folder).as_posix(): source.view for source in sources}
+    assert found["p1/a4c.avi"] == found["p2/deep/er/a4c.mp4"] == "A4C"
+    assert found["p1/a2c.avi"] == "A2C"
+    assert found["p3/single.png"] is None
+    message = "view gives A4C and A2C for p1/a2c.avi, which holds 'p1' and 'a2c': give one of them"
+    with pytest.raises(ParameterError, match=message):
+        find_sources([folder], views={"p1": "A4C", "a2c": "A2C"})
+
+
 def test_names_are_stable_and_no_loop_appears_twice(folder):
     once, _ = find_sources([folder])
     twice, _ = find_sources([folder, folder / "p1", folder / "p1" / "a4c.avi"])
