@@ -22,6 +22,7 @@ FLAGS = {
     "times_unknown": "The file does not state the times of the frames: beats are not measured.",
     "still": "The file shows a single moment, so there is no beat.",
     "low_frame_rate": "End-systole can fall between two frames.",
+    "time_gap": "Frames are missing within the loop: the beat and the heart rate there are less reliable.",
     "no_beat": "The area of the left ventricle does not show a contraction.",
     "partial_beat": "The loop does not show a complete beat.",
     "irregular_beats": "The durations of the beats differ.",
@@ -41,6 +42,8 @@ FLAGS = {
     "implausible": "A volume or ejection fraction is outside the range of living hearts, or a beat has none.",
 }
 _LOW_RATE_HZ = 20.0
+#: Smallest gap between two frames, as a multiple of the median step and in s.
+_GAP, _GAP_S = 3.0, 0.1
 _JUMPING = 0.1
 _EMPTY = 0.02
 _TOUCHING = 0.25
@@ -166,7 +169,16 @@ def _doubts_about_time(e: Evidence) -> Iterator[tuple[str, str]]:
     if e.times is None:
         yield "times_unknown", "the times of the frames are unknown: give --frame_rate"
         return
-    fps = mean_frame_rate(e.times)
+    steps = np.diff(e.times)
+    step, widest = float(np.median(steps)), int(steps.argmax())
+    gap = steps[widest] > max(_GAP * step, _GAP_S)
+    fps = 1 / step if gap else mean_frame_rate(e.times)
+    if gap:
+        yield (
+            "time_gap",
+            f"{steps[widest]:.2g} s pass between frames {widest} and {widest + 1}, elsewhere {step:.2g} s: check "
+            "the heart rate and the beat there",
+        )
     if fps is not None and fps < _LOW_RATE_HZ:
         yield "low_frame_rate", f"{fps:.1f} frames per second, less than {_LOW_RATE_HZ:g}"
     complete = [beat for beat in e.beats if beat.complete]

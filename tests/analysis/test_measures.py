@@ -135,6 +135,19 @@ def test_a_clean_loop_raises_no_doubt():
     assert find_flags(evidence()) == ()
 
 
+def test_a_gap_in_time_is_no_low_frame_rate():
+    times = np.arange(60) / 30 + 3 * (np.arange(60) > 40)
+    (flag,) = find_flags(evidence(times=times))
+    assert flag == Flag(
+        "time_gap",
+        "3 s pass between frames 40 and 41, elsewhere 0.033 s: check the heart rate and the beat there",
+    )
+    uneven = np.cumsum(np.tile([0.02, 0.07], 30))  # alternating steps, none of which is a gap
+    assert find_flags(evidence(times=uneven)) == ()
+    dropped = np.delete(np.arange(61) / 30, 20)  # 0.067 s
+    assert find_flags(evidence(times=dropped)) == ()
+
+
 @pytest.mark.parametrize(
     ("code", "changes"),
     [
@@ -142,6 +155,7 @@ def test_a_clean_loop_raises_no_doubt():
         ("times_unknown", {"times": None}),
         ("still", {"n_frames": 1}),
         ("low_frame_rate", {"times": np.arange(60) / 3}),
+        ("time_gap", {"times": np.arange(60) / 30 + 0.4 * (np.arange(60) > 40)}),
         ("no_beat", {"beats": [], "numbers": []}),
         ("partial_beat", {"beats": [Beat(0, 15, None, True)]}),
         ("irregular_beats", {"beats": [Beat(0, 15, 30, True), Beat(30, 45, 59, False)]}),
