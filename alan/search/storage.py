@@ -57,11 +57,11 @@ def open_storage(path: Path, url: str | None, heartbeat: int, grace: int) -> RDB
                 connection.execute("PRAGMA journal_mode=WAL")
             return _connect(target, {"connect_args": {"timeout": TIMEOUT}}, heartbeat, grace)
         except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-            reason = _reason(error)
+            reason, shown = _reason(error), redact(target).removeprefix("sqlite:///")
             if "disk" in reason:  # it is full, which SQLite also calls an I/O error
-                raise DataError(f"{file}: {reason}: free some space, or check the disk; run again") from error
+                raise DataError(f"{shown}: {reason}: free some space, or check the disk; run again") from error
             raise DataError(
-                f"{file}: not a database of a study ({reason}): choose another --out or study.storage"
+                f"{shown}: not a database of a study ({reason}): choose another --out or study.storage"
             ) from error
     try:
         parsed = sqlalchemy.make_url(target)

@@ -462,10 +462,11 @@ def test_a_refusing_database_is_reported(postgresql, tmp_path):
         ("postgresql://alan:secret@host:port/name", "study.storage is not a database URL"),
         ("mysql://alan:secret@127.0.0.1/name", r"mysql://alan:\*\*\*@127.0.0.1/name: its driver is missing"),
         ("postgresql://alan:secret@127.0.0.1:1/name", r"alan:\*\*\*@127.0.0.1:1/name cannot be used"),
+        ("sqlite:////nowhere/a.db?password=secret", r"/nowhere/a.db\?password=\*\*\*: not a database of a study"),
     ],
 )
 def test_refused_urls_are_shown_without_password(tmp_path, url, message):
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises((ConfigError, DataError), match=message) as error:
         open_storage(tmp_path / "study.db", url, 10, 60)
     assert "secret" not in str(error.value)
 
