@@ -30,17 +30,17 @@ class EvaluationSplits:
 
 
 def check_disjoint(splits: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """Refuse a patient or a study in two splits.
+    """Refuse a patient, or a study of an unknown patient, in two splits.
 
     Args:
-        splits: Mapping from the name of a split to its (patient, study) pairs; the study may be empty.
+        splits: Mapping from the name of a split to its (patient, study) pairs; either may be empty.
 
     Raises:
         SplitLeakError: Names the patient or study and both splits.
     """
     rows = [(patient, split, study) for split, pairs in splits.items() for patient, study in pairs]
-    # A study's name may be unique to its patient only ("study 1"), so it is compared together with the patient.
-    studies = [f"{patient}/{study}" if study else "" for patient, _, study in rows]
+    # A study's name may be unique to its patient only ("study 1"), so studies of known patients are not compared.
+    studies = ["" if patient else study for patient, _, study in rows]
     check_split([row[0] for row in rows], [row[1] for row in rows], studies)
 
 
