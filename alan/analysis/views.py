@@ -29,9 +29,9 @@ from alan.shipped import shipped_or_path
 #: Side in pixels of the thumbnails.
 THUMBNAIL = 28
 #: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, smallest distance of a mirrored
-#: A2C from the middle between both orientations, and number of frames on which the certainty of the network is
-#: compared (docs/howto/analyze.md).
-MIRRORED_GAIN, MIRRORED_SIDE, _CERTAIN_FRAMES = 0.3, 0.5, 4
+#: A2C from the middle between both orientations, smallest gain in the certainty of the network, and number of
+#: frames on which it is compared (docs/howto/analyze.md).
+MIRRORED_GAIN, MIRRORED_SIDE, MIRRORED_CERTAINTY, _CERTAIN_FRAMES = 0.3, 0.5, 0.02, 4
 #: Strength of the changes of the copies of a bank's frames, see :class:`alan.data.augmentation.DenseAugmentation`.
 _STRENGTH = 0.5
 _BATCH = 32
@@ -346,7 +346,7 @@ class ViewBank:
         """Return whether a loop shows an apical view with left and right swapped.
 
         With left and right swapped back, more votes are for A4C, or its frames lie on the side of A2C in the
-        direction ``sides``; and the network is more certain of structures.
+        direction ``sides``; and the network is clearly more certain of structures.
 
         Args:
             frames: (T, H, W) uint8, the loop.
@@ -364,7 +364,8 @@ class ViewBank:
         two = found.view == "A2C" and self.sides is not None
         if gain < MIRRORED_GAIN and not (two and self._side(frames[few], swapped[few]) <= -MIRRORED_SIDE):
             return False
-        return self.backbone.certainty(swapped[few]) > self.backbone.certainty(frames[few])
+        more = self.backbone.certainty(swapped[few]) - self.backbone.certainty(frames[few])
+        return more >= MIRRORED_CERTAINTY
 
     def _side(self, frames: ByteArray, swapped: ByteArray) -> float:
         """Compute the place of frames in the direction of ``sides``, positive for A2C."""

@@ -333,6 +333,15 @@ def test_an_apical_view_with_left_and_right_swapped_is_noticed():
         assert marked == [bank.looks_mirrored(clip[..., ::-1], bank.classify(clip[..., ::-1])) for clip in clips]
 
 
+@pytest.mark.parametrize(("more", "noticed"), [(0.01, False), (0.03, True)])
+def test_a_little_more_certainty_does_not_make_a_view_mirrored(monkeypatch, more, noticed):
+    bank = ViewBank.load("alan-sim-views")
+    clip = simulate_sequence("A4C", 90_001, n_frames=2, seed=90_001).frames[..., ::-1]
+    certainty = iter((0.5 + more, 0.5))  # of the swapped frames, and of the frames
+    monkeypatch.setattr(type(bank.backbone), "certainty", lambda backbone, frames: next(certainty))
+    assert bank.looks_mirrored(clip) == noticed
+
+
 def test_a_network_without_structures_notices_no_mirrored_view(backbone):
     frames, views = pictures(30, 0)
     assert not ViewBank.build(backbone, frames, views).looks_mirrored(frames[1::3])
