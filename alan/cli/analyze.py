@@ -8,7 +8,7 @@ from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
 
-View = Literal["A4C", "A2C", "PLAX", "PSAX"]
+_View = Literal["A4C", "A2C", "PLAX", "PSAX"]
 MODEL = "alan-sim"
 _log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def analyze(
     model: str = MODEL,
     opinions: list[str] | None = None,
     runtime: Literal["torch", "onnx"] = "torch",
-    view: View | dict[str, View] | None = None,
+    view: _View | dict[str, _View] | None = None,
     mirror: bool = False,
     patient: str | None = None,
     spacing: float | list[float] | None = None,

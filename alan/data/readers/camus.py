@@ -22,9 +22,9 @@ from alan.data.splits import assign_splits, resolve_splits
 from alan.data.structures import masks_from_labels
 from alan.errors import DataError, ParameterError
 
-View = Literal["A2C", "A4C", "PLAX", "PSAX"]
+_View = Literal["A2C", "A4C", "PLAX", "PSAX"]
 #: Names of views in file names. Only simulated archives have parasternal views.
-_CODES: Mapping[View, str] = {"A2C": "2CH", "A4C": "4CH", "PLAX": "PLAX", "PSAX": "PSAX"}
+_CODES: Mapping[_View, str] = {"A2C": "2CH", "A4C": "4CH", "PLAX": "PLAX", "PSAX": "PSAX"}
 _FOLDER = "database_nifti"
 _LISTS = {"train": "training", "val": "validation", "test": "testing"}
 _NUMBERS = {"EF": "EF", "LVef": "EF", "LVedv": "EDV", "LVesv": "ESV", "FrameRate": "fps"}
@@ -89,7 +89,7 @@ class Camus(EchoDataset):
         self,
         root: str | os.PathLike[str],
         *,
-        views: Sequence[View] = ("A2C", "A4C"),
+        views: Sequence[_View] = ("A2C", "A4C"),
         sequences: bool = True,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
