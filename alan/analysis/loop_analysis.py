@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from annotated_types import Interval
@@ -23,11 +23,10 @@ from alan.arrays import FloatArray
 from alan.bounds import bounded
 from alan.cardiac import Beat, HeartRate
 from alan.data.io.base import mean_frame_rate
+from alan.data.sample import View
 from alan.errors import ConfigError
 from alan.progress import Progress, batches, no_progress
 
-#: The views that are recognised.
-View = Literal["A4C", "A2C", "PLAX", "PSAX"]
 #: Number of frames to decode at a time.
 _BATCH = 32
 #: Finished shares of the work when the frames are read and when their parcels are found.

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from alan.analysis.dicom_report import write_patient_measurements
 from alan.analysis.exports import MEASUREMENTS, SEGMENTATION, median_beat
-from alan.analysis.loop_analysis import View
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.patients import KeyMasks, add_doubt, summarise_patients
@@ -38,6 +37,7 @@ from alan.analysis.worker import LABELS, AnalysisSettings, Worker, finished_stat
 from alan.arrays import ByteArray, load_arrays
 from alan.bounds import PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
+from alan.data.sample import View
 from alan.devices import choose_device
 from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.errors import ConfigError, DataError, ParameterError

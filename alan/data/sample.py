@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.data.structures import STRUCTURES, label_value
 from alan.errors import DataError
 
+View = Literal["A2C", "A4C", "PLAX", "PSAX"]
 #: Views of the heart, in the order of the paper.
-VIEWS = ("A2C", "A4C", "PLAX", "PSAX")
+VIEWS: tuple[View, ...] = get_args(View)
 #: Attribute of slices: the distance in mm from one slice of a volume to the next.
 SLICE_MM = "slice_mm"
 #: Names of splits; samples in no split have an empty string.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +17,13 @@ from alan.data.io.base import Spacing
 from alan.data.io.medical import medical_files, read_grey, read_labels
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.tables import info_number, read_info, read_text
-from alan.data.sample import Record, Sample
+from alan.data.sample import Record, Sample, View
 from alan.data.splits import assign_splits, resolve_splits
 from alan.data.structures import masks_from_labels
 from alan.errors import DataError, ParameterError
 
-_View = Literal["A2C", "A4C", "PLAX", "PSAX"]
 #: Names of views in file names. Only simulated archives have parasternal views.
-_CODES: Mapping[_View, str] = {"A2C": "2CH", "A4C": "4CH", "PLAX": "PLAX", "PSAX": "PSAX"}
+_CODES: Mapping[View, str] = {"A2C": "2CH", "A4C": "4CH", "PLAX": "PLAX", "PSAX": "PSAX"}
 _FOLDER = "database_nifti"
 _LISTS = {"train": "training", "val": "validation", "test": "testing"}
 _NUMBERS = {"EF": "EF", "LVef": "EF", "LVedv": "EDV", "LVesv": "ESV", "FrameRate": "fps"}
@@ -89,7 +88,7 @@ class Camus(EchoDataset):
         self,
         root: str | os.PathLike[str],
         *,
-        views: Sequence[_View] = ("A2C", "A4C"),
+        views: Sequence[View] = ("A2C", "A4C"),
         sequences: bool = True,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
