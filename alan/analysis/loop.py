@@ -78,7 +78,7 @@ class Loop:
         text: (H, W) bool of ``shape``, text and coloured marks inside the fan, which are painted over.
         r_waves_s: (N,) times of the R waves in seconds, or None if the file has none.
         notes: Assumptions and conversions, in words.
-        view: View that the path of the file states, or None.
+        view: View that the frame store or the path of the file states, or None.
         key_frames: Positions of the end-diastolic and the end-systolic frame if the loop has only these two.
     """
 

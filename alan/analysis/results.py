@@ -161,7 +161,7 @@ class ViewEvidence:
         share: Weighted share of the votes of the neighbours, 0 to 1; 1 if the view was given.
         votes: Mapping from view to its share of the votes.
         neighbours: Names of the nearest labelled frames, nearest first.
-        given: Whether the view was given by the user.
+        given: Whether the view was given by the user or the frame store.
         unsure: Whether the share is below ``sure_from`` of the bank.
         mirrored: Whether left and right of a four-chamber view seem to be swapped.
     """

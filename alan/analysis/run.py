@@ -135,14 +135,14 @@ def analyze_files(
         raise ParameterError(f"out is {folder}, the folder of the input {within[0]}: give another folder")
     choose_device(device)
     model = AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
-    if model.bank is None and settings.loop.view is None and not views:
-        raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
     timed = settings.frame_rate is not None
     sources, others = find_sources(inputs, patient, leave_out=folder, timed=timed, views=views)
     if not sources:
         left_out = f"{plural(len(others), 'file')} left out{', the first' if len(others) > 1 else ''}"
         reason = f"; {left_out}: {others[0][1]}" if others else ""
         raise DataError(f"{', '.join(map(str, inputs))}: no loop is found{reason}")
+    if model.bank is None and settings.loop.view is None and any(source.view is None for source in sources):
+        raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
     config = {
         "inputs": [patient_key(Path(path).resolve()) for path in inputs],  # folders may be named after patients
         "patient": None if patient is None else fingerprint(patient),

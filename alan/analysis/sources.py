@@ -61,7 +61,7 @@ class Source:
         key_frames: Positions of the end-diastolic and the end-systolic frame if the loop has only these two.
         alone: Number of the numbered pictures to which this still belongs, which are not a loop; 0 for others.
         doubt: Reason why the patient may be several people, or one of several; empty without one.
-        view: View that the path of the file states; None if it is to be recognised.
+        view: View that the frame store or the path of the file states; None if it is to be recognised.
     """
 
     path: Path
@@ -126,6 +126,7 @@ class _Found:
     sequence: int | None = None
     alone: int = 0
     key_frames: tuple[int, int] | None = None
+    view: str | None = None
 
     @property
     def place(self) -> str:
@@ -190,12 +191,8 @@ def find_sources(
     whole = {n: item.paths[0] for n, item in found.items() if len(item.paths) == 1 and item.sequence is None}
     copies = find_copies(whole)
     loops = _joined([found[place] for place in sorted(found) if place not in copies], timed=timed)
+    loops = [replace(item, view=stated_view(views, item.relative) or item.view) for item in loops]
     sources = _with_patients(loops, rule)
-    if views:
-        sources = [
-            replace(source, view=stated_view(views, item.relative))
-            for source, item in zip(sources, loops, strict=True)
-        ]
     names = {path: source.name for source in sources for path in (source.path, *source.stills)}
     for place, first in copies.items():
         reason = f"a copy of the file of loop {names[found[first].paths[0]]}"
@@ -306,7 +303,8 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
         try:
             for sequence in FrameStore(path).sequences:
                 person = Person(patient_key(sequence.patient))
-                yield _Found((path,), relative, person, sequence.index, key_frames=_key_frames(sequence))
+                pair, view = _key_frames(sequence), sequence.view or None
+                yield _Found((path,), relative, person, sequence.index, key_frames=pair, view=view)
         except DataError:
             yield path, "an HDF5 file that is not a frame store, or a damaged one: write it with `alan prepare`"
     elif stem(path.name).endswith(LABELS) and not chosen:
@@ -355,10 +353,10 @@ def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> lis
     for item, text, key, own in zip(items, captured, known.keys, stems, strict=True):
         patient = (patient_key(text) if text else key) or (own if own and counts[own] == 1 else item.key)
         name = f"{patient}_{item.key[1:9]}"
-        doubt, first, *stills = known.doubts.get(patient, ""), *item.paths
-        sources.append(
-            Source(first, patient, name, tuple(stills), item.sequence, item.alone, doubt, item.key_frames)
-        )
+        first, *stills = item.paths
+        source = Source(first, patient, name, tuple(stills), item.sequence, item.alone)
+        doubt = known.doubts.get(patient, "")
+        sources.append(replace(source, doubt=doubt, key_frames=item.key_frames, view=item.view))
     twice = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
     if twice:  # by chance, once in millions
         raise DataError(f"two loops have the pseudonym {twice[0]}: set another secret for the pseudonyms")

@@ -58,7 +58,7 @@ def analyze(
         runtime: Library that runs the network: torch, or onnx for onnxruntime (extra onnx). The model is exported
             to ONNX once, unless its folder already contains the program.
         view: View of all loops (A4C), or of those in whose path below the input a text occurs
-            ({4CH: A4C, 2CH: A2C}); it is recognised for others, and for all with null.
+            ({4CH: A4C, 2CH: A2C}). That of others is recognised, unless a frame store states it.
         mirror: Swap left and right of all loops for the analysis: for laboratories that show the left ventricle on
             the left side. Outlines and pictures keep the orientation of the file.
         patient: Regular expression with the group (?P<patient>...) that finds the patient in the path of a file;

@@ -32,5 +32,8 @@ def test_stored_sequences_of_two_known_phases_are_key_frames(tmp_path, tiny, lef
     prepare(archive, tmp_path / "a.h5", Preprocessing(112), workers=0, progress=False)
     sources, _ = find_sources([tmp_path / "a.h5"])
     assert {source.key_frames for source in sources} == {key_frames}
+    assert {source.view for source in sources} == {"A4C", "A2C"}
+    (given, *_), _ = find_sources([tmp_path / "a.h5"], views={"a.h5": "PLAX"})
+    assert given.view == "PLAX"
     (loop,) = open_loops(sources[0], stills=True)
     assert (loop.n_frames == 2) == (key_frames is not None)
