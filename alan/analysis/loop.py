@@ -334,7 +334,7 @@ def _loop(
             (f"the file states {fps:.3g} frames per second, which is impossible: its times are not used",),
         )
     if source.key_frames is not None:
-        known = "the frame store" if source.stills == () else "the names of its files"
+        known = "the names of its files" if source.sequence is None else "the frame store"
         times, rate = None, (f"two frames, at end-diastole and at end-systole according to {known}",)
     waves = header.attributes.get("r_wave_times")
     return Loop(

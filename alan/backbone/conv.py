@@ -283,20 +283,11 @@ class ConvBackbone(Backbone):
 
     @torch.no_grad()
     def pooled(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Compute one vector per frame, by which the views are recognised.
+        """See :meth:`Backbone.pooled`: means of the deepest map by region, by which views are recognised.
 
-        It has the means of the deepest map left and right of the heart and within the left ventricle and the left
-        atrium, see :func:`alan.backbone.region_means.region_means`; or, for a network that does not predict these
-        structures, the mean of the whole map.
-
-        Args:
-            frames: (B, H, W) uint8.
-
-        Returns:
-            (B, P) float32.
-
-        Raises:
-            ParameterError: The shape or the dtype is wrong.
+        The regions are left and right of the heart, the left ventricle and the left atrium
+        (:func:`alan.backbone.region_means.region_means`); a network that does not predict these structures has the
+        mean of the whole map.
         """
         if not {*HEART} <= {*self.spec.structures}:
             return super().pooled(frames)
