@@ -185,7 +185,7 @@ class Acquisition:
         return cls(
             apical=apical,
             depth=needed_depth * (0.72 + 0.55 * u() ** 0.7 if apical else u(0.85, 1.2)),
-            half_angle=math.radians(u(31, 43)),
+            half_angle=math.radians(u(31, 43 if apical else 48)),
             start=u(0.0, 0.4),
             margin_depth=u(1.0, 1.01),
             margin_width=u(1.0, 1.02),

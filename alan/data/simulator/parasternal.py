@@ -1,4 +1,8 @@
-"""Parasternal views: the long axis (PLAX) and the short axis at the papillary muscles (PSAX)."""
+"""Parasternal views: the long axis (PLAX) and the short axis at three levels (PSAX).
+
+Sizes follow the normal values of Lang et al. 2015 with margins for disease; places and
+looks are varied widely, because no labelled real frames of these views were available.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +19,30 @@ from alan.data.simulator.geometry import FAR, ellipse_distance, profile, segment
 from alan.data.simulator.scene import AO, FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RV, Scene, TissuePoints
 
 _VESSEL_WALL = 0.28
+#: Half widths and walls over those of apical views, where annotators draw the cavity smaller and the wall thicker.
+_WIDER, _THINNER = (0.95, 1.2), (0.6, 1.0)
 
 
 class LongAxisScene(Scene):
     """PLAX; u runs to the right from the apex (outside the image) to the base, v away from the probe."""
 
     def __init__(self, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator) -> None:
-        super().__init__(patient, cycle, patient.radius)
-        self.rotation = math.radians(-rng.normal(82, 10))
-        self.base_x, self.base_z = rng.normal(1.0, 0.8), rng.normal(7.2, 0.8)
+        super().__init__(patient, cycle, patient.radius * rng.uniform(*_WIDER))
+        self.wall = self.wall * rng.uniform(*_THINNER)
+        self.rotation = math.radians(-np.clip(rng.normal(74, 12), 45, 100))
+        self.base_x, self.base_z = rng.normal(0.9, 0.9), rng.normal(7.4, 0.9)
         self.atrium_offset = rng.normal(0, 0.25)
         self.leaflet = rng.uniform(0.9, 1.2)
-        self.descending = rng.uniform(0.9, 1.3)
+        self.descending, self.behind = rng.uniform(0.7, 1.3), rng.normal(0.4, 0.8)
+        self.aorta = patient.aorta * rng.uniform(1.0, 1.2)
+        self.root_slope = rng.normal(-0.1, 0.1)  # of the aorta against the axis of the ventricle
+        self.outflow = patient.right_ventricle * rng.uniform(0.6, 1.0)
+        self.outflow_end, self.outflow_slant = rng.uniform(0.0, 0.6), rng.normal(0.3, 0.4)
+        self.outflow_length = rng.uniform(2.5, 5.0) if rng.random() < 0.5 else math.inf  # of a round one
 
     @override
     def needed_depth(self) -> float:
-        return 12.6
+        return 13.0
 
     @override
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:
@@ -56,15 +68,20 @@ class LongAxisScene(Scene):
             (1.05 * p.atrium_width * grown, 0.95 * p.atrium_width * grown),
         )
         atrium = torch.maximum(atrium, L - 0.2 - u)
-        root = -0.48 * R - 0.0875 * (u - L)  # middle of the aortic root
-        aorta = torch.maximum((v - root).abs() - p.aorta * (1 + 0.03 * c), L - 0.1 - u)
-        ceiling = -(p.radius + p.wall + 0.78 * p.right_ventricle - 0.25 * c)
-        floor = torch.where(u < L, -outer.clamp(min=0.8), root - p.aorta - 0.25)
-        right = (v < floor) & (v > ceiling) & (u > 0.25 * L)
-        right_wall = (v > ceiling - 0.5) & (v < 0) & (u > 0.2 * L)
+        root = -0.48 * R + self.root_slope * (u - L)  # middle of the aortic root
+        aorta = torch.maximum((v - root).abs() - self.aorta * (1 + 0.03 * c), L - 0.1 - u)
+        ceiling = -(R[c.argmin()] + self.wall[c.argmin()] + self.outflow - 0.25 * c)
+        floor = torch.where(u < L, -outer.clamp(min=0.8), root - self.aorta - 0.25)
+        end = self.outflow_end * L + self.outflow_slant * (v - ceiling)  # towards the apex
+        tunnel = torch.maximum(ceiling - v, end - u)
+        if math.isfinite(self.outflow_length):
+            half = 0.5 * self.outflow_length
+            axes = (half + 0 * L, 0.5 * self.outflow + 0 * L)
+            tunnel = ellipse_distance(u, v, (self.outflow_end * L + half, ceiling + 0.5 * self.outflow), axes)
+        right, right_wall = (tunnel < 0) & (v < floor), (tunnel < 0.5) & (v < 0)
         below = R + p.wall + 1.1 + self.descending
         size = self.descending + 0 * L
-        descending = ellipse_distance(u, v, (L + 0.4, below), (size, size))
+        descending = ellipse_distance(u, v, (L + self.behind, below), (size, size))
 
         labels = torch.zeros(u.shape, dtype=torch.uint8)
         labels.masked_fill_(right_wall, MUSCLE)
@@ -82,7 +99,6 @@ class LongAxisScene(Scene):
     def _leaflets(self, u: Tensor, v: Tensor, root: Tensor) -> Tensor:
         """Compute the distance to the nearest leaflet of the mitral and the aortic valve."""
         R, L, opening = self.radius, self.length, self.mitral
-        p = self.patient
         joint = 0.35 * R - 0.1
         tip = (
             L - 1.9 * self.leaflet * (0.75 + 0.2 * (1 - opening)),
@@ -94,21 +110,32 @@ class LongAxisScene(Scene):
         distance = torch.minimum(distance, segment_distance(u, v, (L, hinge), tip))
         ejecting = ((self.contraction > 0.08) & (opening < 0.05)).float()
         for sign in (-1.0, 1.0):
-            gap = sign * p.aorta * (0.08 + 0.7 * ejecting)
-            cusp = segment_distance(u, v - root, (L + 0.3, sign * p.aorta + 0 * L), (L + 1.1, gap))
+            gap = sign * self.aorta * (0.08 + 0.7 * ejecting)
+            cusp = segment_distance(u, v - root, (L + 0.3, sign * self.aorta + 0 * L), (L + 1.1, gap))
             distance = torch.minimum(distance, cusp)
         return distance
 
 
 class ShortAxisScene(Scene):
-    """PSAX at papillary level; u runs away from the probe, v to the right, with the centre at (0, 0)."""
+    """PSAX at the mitral valve, the papillary muscles or the apex; u runs away from the probe, v to the right.
+
+    The level is drawn; the centre of the ventricle is at (0, 0). At the level of the valve the leaflets form the
+    mouth of a fish, at the apex the ventricle is small and the right ventricle mostly absent.
+    """
 
     def __init__(self, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator) -> None:
-        super().__init__(patient, cycle, patient.radius * rng.uniform(0.85, 1.08))
-        self.middle_x, self.middle_z = rng.normal(0.3, 0.9), rng.normal(6.6, 0.8)
+        self.level = ("mitral", "papillary", "apical")[int(rng.integers(3))]
+        size = rng.uniform(0.45, 0.75) if self.level == "apical" else rng.uniform(0.85, 1.08)
+        super().__init__(patient, cycle, patient.radius * rng.uniform(*_WIDER) * size)
+        self.wall = self.wall * rng.uniform(*_THINNER)
+        self.middle_x, self.middle_z = rng.normal(0.3, 0.9), rng.normal(6.4, 0.9)
         self.eccentricity = rng.uniform(0.9, 1.08)
         self.twist = rng.normal(0, 0.4)
         self.right_angle = rng.normal(math.radians(205), 0.35)
+        self.right_depth = patient.right_ventricle * rng.uniform(0.6, 1.0)
+        if self.level == "apical":
+            self.right_depth *= rng.uniform(0.2, 0.7)
+        self.orifice = rng.uniform(0.35, 0.6)
 
     @override
     def needed_depth(self) -> float:
@@ -116,24 +143,32 @@ class ShortAxisScene(Scene):
 
     @override
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:
-        p, R, c = self.patient, self.radius, self.contraction
+        R, c = self.radius, self.contraction
         u, v = z - self.middle_z, x - self.middle_x
         radius = torch.hypot(u * self.eccentricity, v / self.eccentricity)
         angle = torch.atan2(u, v)
         wobble = 1 + 0.06 * torch.cos(2 * angle + self.twist) + 0.04 * torch.cos(3 * angle + 2 * self.twist)
         inner = radius - R * wobble
         outer = inner - self.wall * (1 + 0.12 * torch.cos(angle - self.twist))
-        right = torch.hypot(v - 2.3 * math.cos(self.right_angle), u - 2.0 * math.sin(self.right_angle))
-        right = right - (p.right_ventricle + 1.2) * (1 - 0.12 * c)
+        # a crescent around the septum: a circle of the size of the left ventricle, moved aside
+        aside = self.right_depth * (1 - 0.12 * c)
+        right = torch.hypot(v - aside * math.cos(self.right_angle), u - aside * math.sin(self.right_angle))
+        right = right - (R[c.argmin()] + self.wall[c.argmin()])
 
         labels = torch.zeros(inner.shape, dtype=torch.uint8)
         labels.masked_fill_(right < 0.45, MUSCLE).masked_fill_((right < 0) & (outer > 0), RV)
         labels.masked_fill_(outer < 0, MYO).masked_fill_(inner < 0, LV)
-        for degrees, size in ((38, 0.55), (140, 0.6)):
-            a = math.radians(degrees) + self.twist
-            papillary = torch.hypot(v - 0.72 * math.cos(a) * R, u - 0.72 * math.sin(a) * R) - size * (1 + 0.15 * c)
-            labels.masked_fill_((papillary < 0) & (inner < 0), PAPILLARY)
+        if self.level == "papillary":
+            for degrees, size in ((38, 0.55), (140, 0.6)):
+                a = math.radians(degrees) + self.twist
+                x0, z0 = 0.72 * math.cos(a) * R, 0.72 * math.sin(a) * R
+                papillary = torch.hypot(v - x0, u - z0) - size * (1 + 0.15 * c)
+                labels.masked_fill_((papillary < 0) & (inner < 0), PAPILLARY)
         if not lines:
             return TissuePoints(labels)
         far = torch.full_like(inner, FAR)
-        return TissuePoints(labels, far, torch.where(angle > -0.3, (outer - 0.05).abs(), far))
+        leaflet = far
+        if self.level == "mitral":
+            half = (0.06 + self.orifice * self.mitral) * R
+            leaflet = ellipse_distance(u, v, (0.1 * R, 0.0), (half, 0.7 * R)).abs()
+        return TissuePoints(labels, leaflet, torch.where(angle > -0.3, (outer - 0.05).abs(), far))
