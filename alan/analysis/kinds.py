@@ -119,8 +119,13 @@ def kind_by_values(frames: ByteArray) -> Verdict | None:
     Args:
         frames: (S, H, W) uint8, some frames.
     """
-    n = int(np.count_nonzero(np.bincount(frames.ravel(), minlength=256)))
-    if not 1 < n < _FEWEST_GREYS:
+    counts, n = np.zeros(256, np.int64), 0
+    for frame in frames:
+        counts += np.bincount(frame.ravel(), minlength=256)
+        n = int(np.count_nonzero(counts))
+        if n >= _FEWEST_GREYS:
+            return None
+    if n < 2:
         return None
     remedy = "if it shows an echo, export it with 256 grey values"
     return Verdict("label map", f"its pixels have only {n} different values; {remedy}")

@@ -1,4 +1,4 @@
-"""Loops for the analysis: cropped to the fan, black outside it, and decoded in bounded memory."""
+"""Loops for the analysis: cropped to the fan, black outside it, in bounded memory."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Loop:
 
     @bounded
     def chunks(self, n: PositiveInt) -> Iterator[ByteArray]:
-        """Decode the loop in parts, again each time this is called.
+        """Give the loop in parts.
 
         Args:
             n: Largest number of frames of a part; large frames come in smaller parts.
@@ -147,7 +147,7 @@ class Loop:
         n = max(1, min(n, _PART_PIXELS // self.inside.size))
         with _pseudonymous(self._source):
             for frame in self._stream:
-                part.append(np.where(self.inside, frame[self.box], 0).astype(np.uint8))
+                part.append(frame[self.box] * self.inside)
                 if len(part) == n:
                     yield paint_over(np.stack(part), self.text, self.inside)
                     part = []

@@ -82,10 +82,14 @@ class Painter:
         Returns:
             (height, width, 3) uint8.
         """
-        picture = np.repeat(self.resize(frame)[..., None], 3, axis=2)
-        edge = outline(labels, self._thickness)
-        picture[edge] = self._colours[labels[edge]]
+        picture = np.stack([self.resize(frame)] * 3, axis=2)
+        self._draw(labels, picture)
         return picture
+
+    def _draw(self, labels: ByteArray, picture: NDArray[Any]) -> None:
+        """Draw the outlines of a label map into a picture (height, width, 3)."""
+        edge = np.flatnonzero(outline(labels, self._thickness))
+        picture.reshape(-1, 3)[edge] = self._colours[labels.ravel()[edge]]
 
     def paint_parcels(
         self, frame: ByteArray, parcels: ByteArray, labels: ByteArray, chosen: ByteArray
@@ -110,8 +114,7 @@ class Painter:
         border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
         border[1:] |= ids[1:] != ids[:-1]
         picture[border] = 0.45 * picture[border] + 0.55 * np.array([240, 192, 64], np.float32)
-        edge = outline(labels, self._thickness)
-        picture[edge] = self._colours[labels[edge]]
+        self._draw(labels, picture)
         image = Image.fromarray(picture.astype(np.uint8))
         draw, font = ImageDraw.Draw(image), ImageFont.load_default(max(self.shape) // 40)
         scale = (self.shape[1] / parcels.shape[1], self.shape[0] / parcels.shape[0])

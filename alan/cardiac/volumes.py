@@ -31,14 +31,16 @@ def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[
     row, column = check_spacing(spacing)
     if mask.ndim != 2:
         raise ParameterError(f"mask has shape {mask.shape}: give one mask (H, W) at a time")
-    pixels = np.argwhere(mask).astype(np.float64)  # (P, 2)
+    unit = np.array([row / 10.0, column / 10.0])
+    pixels = np.argwhere(mask) * unit  # (P, 2) in cm
     side = int(np.clip(np.sqrt(_ENOUGH_POINTS / len(pixels)), 1, _MAX_SUBPIXELS))
     offsets = (np.arange(side) + 0.5) / side - 0.5
-    grid = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 2)  # (side^2, 2)
-    points = (pixels[:, None] + grid).reshape(-1, 2) * (row / 10.0, column / 10.0)  # (P * side^2, 2) in cm
-    centred = points - points.mean(axis=0)
-    axes = np.linalg.eigh(centred.T @ centred)[1]  # columns by rising spread
-    return np.asarray(centred @ axes[:, -1], dtype=np.float64), row * column / 100.0 / side**2
+    grid = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 2) * unit  # (side^2, 2)
+    centred = pixels - pixels.mean(axis=0)
+    covariance = centred.T @ centred / len(pixels) + grid.T @ grid / len(grid)  # every pixel has the same points
+    axis = np.linalg.eigh(covariance)[1][:, -1]  # columns by rising spread
+    positions = (centred @ axis)[:, None] + grid @ axis  # (P, side^2)
+    return np.asarray(positions.ravel(), dtype=np.float64), row * column / 100.0 / side**2
 
 
 def _diameters(
@@ -47,7 +49,8 @@ def _diameters(
     """Compute the diameters (n_disks,) of the disks along the long axis and the height of a disk, in cm."""
     positions, point_area = _along_axis(mask, spacing)
     height = float(np.ptp(positions)) / n_disks
-    counts, _ = np.histogram(positions, bins=n_disks)
+    disks = np.minimum((positions - positions.min()) / height, n_disks - 1).astype(np.int64)
+    counts = np.bincount(disks, minlength=n_disks).astype(np.float64)
     return counts * (point_area / height), height  # area of a slab / height of a slab
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -188,17 +189,61 @@ def resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
 
 def _resize_labels(maps: ByteArray, values: list[int], shape: tuple[int, int]) -> ByteArray:
     """Resize label maps (M, H, W) by the largest membership; ties go to the earlier of (0, *values)."""
+    enlarged = shape[0] >= maps.shape[1] and shape[1] >= maps.shape[2]
+    out = np.zeros((len(maps), *shape), np.uint8)
+    for labels, resized in zip(maps, out, strict=True):
+        resized[:] = (_enlarge_labels if enlarged else _resample_labels)(labels, values, shape)
+    return out
+
+
+def _resample_labels(labels: ByteArray, values: list[int], shape: tuple[int, int]) -> ByteArray:
+    """Resize a label map of any size."""
     import torch
 
-    def membership(labels: ByteArray, value: int) -> Float32Array:
+    def membership(value: int) -> Float32Array:
         members = torch.from_numpy((labels == value).astype(np.float32))
         return np.asarray(_resample(members[None, None], shape)[0, 0].numpy())
 
-    out = np.zeros((len(maps), *shape), np.uint8)
-    for index, labels in enumerate(maps):
-        best = membership(labels, 0)
-        for value in values:
-            share = membership(labels, value)
-            out[index][share > best] = value
-            np.maximum(best, share, out=best)
+    return _largest(membership, values)
+
+
+def _enlarge_labels(labels: ByteArray, values: list[int], shape: tuple[int, int]) -> ByteArray:
+    """Enlarge a label map as :func:`_resample_labels`, but with memberships only where neighbours differ."""
+    (rows, down), (columns, across) = map(_before, labels.shape, shape)
+    padded = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
+    corners = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    mixed = np.any([corner != labels for corner in corners[1:]], axis=0)
+
+    def enlarged(plane: NDArray[Pixel]) -> NDArray[Pixel]:
+        return np.ascontiguousarray(plane.T[columns].T)[rows]  # whole rows are copied faster than pixels
+
+    out, places = enlarged(labels), np.flatnonzero(enlarged(mixed))
+    row, column = np.divmod(places, shape[1])
+    down, across = down[row], across[column]
+    near = [corner[rows[row], columns[column]] for corner in corners]
+
+    def membership(value: int) -> Float32Array:
+        top_left, top_right, left, right = ((label == value).astype(np.float32) for label in near)
+        top, bottom = (1 - across) * top_left + across * top_right, (1 - across) * left + across * right
+        return np.asarray((1 - down) * top + down * bottom)
+
+    out.flat[places] = _largest(membership, values)
+    return out
+
+
+def _before(length: int, size: int) -> tuple[NDArray[np.intp], Float32Array]:
+    """Return the sample before each place of an enlarged axis, and the weight of the next sample."""
+    place = np.maximum((np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(length / size) - 0.5, 0)
+    first = place.astype(np.intp)
+    return first, place - first.astype(np.float32)
+
+
+def _largest(membership: Callable[[int], Float32Array], values: list[int]) -> ByteArray:
+    """Choose the label with the largest membership in each place; ties go to the earlier of (0, *values)."""
+    best = membership(0)
+    out = np.zeros(best.shape, np.uint8)
+    for value in values:
+        share = membership(value)
+        out[share > best] = value
+        best = np.maximum(best, share)
     return out

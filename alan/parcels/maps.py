@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alan.arrays import ByteArray, Float32Array
+from alan.arrays import BoolArray, ByteArray, Float32Array
 from alan.data.sector import sector_mask
 from alan.errors import ParameterError
 from alan.parcels.count import MAX_PARCELS
@@ -28,7 +29,11 @@ def _pair(size: ImageSize) -> tuple[int, int]:
 
 
 def logits_to_maps(
-    logits: Tensor, size: ImageSize, frames: Tensor | None = None, refine: GuidedFilter | None = None
+    logits: Tensor,
+    size: ImageSize,
+    frames: Tensor | None = None,
+    refine: GuidedFilter | None = None,
+    inside: Tensor | None = None,
 ) -> Tensor:
     """Upsample logits to the image, then take the most likely parcel (paper, section 3: bilinearly).
 
@@ -39,9 +44,11 @@ def logits_to_maps(
         size: (H, W), or one number for both.
         frames: (B, H0, W0) uint8, required by ``refine``.
         refine: Guided filter that upsamples the logits; None upsamples bilinearly.
+        inside: (B, H, W) bool, the pixels whose ids are needed; None for all.
 
     Returns:
-        (B, H, W) uint8 ids 0 to K - 1 on the device of the logits; ties go to the smallest id.
+        (B, H, W) uint8 ids 0 to K - 1 on the device of the logits; ties go to the smallest id. Ids of pixels that
+        are not needed may be 0.
 
     Raises:
         ParameterError: The logits are not (B, K, h, w), K exceeds 254, the size is empty, or ``refine`` lacks
@@ -53,15 +60,16 @@ def logits_to_maps(
         given = "none" if frames is None else len(frames)
         raise ParameterError(f"frames are {given}: refine needs those of the {len(logits)} logits")
     height, width = _pair(size)
-    maps = torch.empty(len(logits), height, width, dtype=torch.uint8, device=logits.device)
+    maps = torch.zeros(len(logits), height, width, dtype=torch.uint8, device=logits.device)
     rows, columns = (
         _taps(length, size, logits.device) for length, size in zip(logits.shape[2:], (height, width), strict=True)
     )
+    needed = torch.ones_like(maps, dtype=torch.bool) if inside is None else inside
     for i, (one, out) in enumerate(zip(logits, maps, strict=True)):
         if refine is not None and frames is not None:
             out.copy_(_argmax(refine(frames[i : i + 1], one[None], (height, width))[0].permute(1, 2, 0)))
         else:
-            _upsampled_argmax(one.permute(1, 2, 0), rows, columns, out)
+            _upsampled_argmax(one.permute(1, 2, 0), rows, columns, out, needed[i])
     return maps
 
 
@@ -71,7 +79,7 @@ def _argmax(logits: Tensor) -> Tensor:
     return logits.argmax(-1)
 
 
-def _upsampled_argmax(logits: Tensor, rows: _Taps, columns: _Taps, out: Tensor) -> None:
+def _upsampled_argmax(logits: Tensor, rows: _Taps, columns: _Taps, out: Tensor, needed: Tensor) -> None:
     """Write the ids of logits (h, w, K), upsampled as by ``F.interpolate`` bilinearly, to out (H, W).
 
     The K logits of a pixel lie side by side, and on the CPU a few rows are upsampled at a time, so that they stay
@@ -79,19 +87,26 @@ def _upsampled_argmax(logits: Tensor, rows: _Taps, columns: _Taps, out: Tensor) 
     """
     logits = logits.float().contiguous()
     if logits.device.type == "cpu":
-        _upsampled_argmax_numpy(logits.detach().numpy(), rows, columns, out.numpy())
+        _upsampled_argmax_numpy(logits.detach().numpy(), rows, columns, out.numpy(), needed.numpy())
         return
     (above, below, down), (left, right, across) = rows, columns
     some = torch.lerp(logits[above], logits[below], down[:, None, None])
     out.copy_(torch.lerp(some[:, left], some[:, right], across[:, None]).argmax(-1))
 
 
-def _upsampled_argmax_numpy(logits: Float32Array, rows: _Taps, columns: _Taps, out: ByteArray) -> None:
+def _upsampled_argmax_numpy(
+    logits: Float32Array, rows: _Taps, columns: _Taps, out: ByteArray, needed: BoolArray
+) -> None:
     (above, below, down), (left, right, across) = ([tap.numpy() for tap in taps] for taps in (rows, columns))
     for start in range(0, len(out), _ROWS):
         part = slice(start, start + _ROWS)
+        places = np.flatnonzero(needed[part].any(0))
+        if not len(places):
+            continue
+        near = slice(places[0], places[-1] + 1)
         some = _lerp(logits[above[part]], logits[below[part]], down[part, None, None])
-        out[part] = _lerp(some[:, left], some[:, right], across[:, None]).argmax(-1)
+        first, second = (np.take(some, taps[near], axis=1) for taps in (left, right))
+        out[part, near] = _lerp(first, second, across[near, None]).argmax(-1)
 
 
 def _lerp(first: Float32Array, second: Float32Array, weight: Float32Array) -> Float32Array:

@@ -174,9 +174,11 @@ class ParcelModel(FrozenModule):
         Returns:
             (B, H, W) uint8 on the device of the logits.
         """
-        maps = logits_to_maps(logits, size, frames, self.refine)
-        if self.background_id is not None:
-            maps[~pixel_sector(frames.to(maps.device), size)] = self.background_id
+        if self.background_id is None:
+            return logits_to_maps(logits, size, frames, self.refine)
+        inside = pixel_sector(frames.to(logits.device), size)
+        maps = logits_to_maps(logits, size, frames, self.refine, inside)
+        maps[~inside] = self.background_id
         return maps
 
     def entry(self, folder: Path) -> dict[str, Any]:

@@ -111,3 +111,16 @@ def test_mass_and_shortening_match_hand_computed_values():
     assert myocardial_mass_g(200.0, 100.0) == pytest.approx(105.0)
     assert np.isnan(myocardial_mass_g(100.0, 200.0))
     assert shortening_percent(9.0, 7.2) == pytest.approx(20.0)
+
+
+def test_disks_match_a_histogram_of_all_sample_points():
+    spacing = (0.8, 1.4)
+    mask = ellipse(3.0, 2.0, 0.6, spacing, size=(110, 120))
+    mask[:60, ::5] = False  # not symmetric
+    points = (np.argwhere(np.kron(mask, np.ones((4, 4)))) + 0.5) / 4 * np.array(spacing) / 10
+    centred = points - points.mean(0)
+    positions = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
+    height = np.ptp(positions) / 20
+    diameters = np.histogram(positions, 20)[0] * (np.prod(spacing) / 1600 / height)
+    assert long_axis_cm(mask, spacing) == pytest.approx(20 * height)
+    assert simpson_volume(mask, spacing) == pytest.approx(np.pi / 4 * height * (diameters**2).sum(), rel=1e-4)

@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.camus import Camus
@@ -110,6 +112,20 @@ def test_label_maps_are_restored_like_masks(heart, keep_aspect):
     back = preprocessing.restore(labels, (150, 210))
     for value, mask in enumerate(heart.masks.values(), 1):
         assert dice(back == value, mask) > 0.95
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 16), (64, 40), (131, 77), (16, 300)])
+def test_enlarged_label_maps_have_the_largest_membership(shape):
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 4, (4, 4)), np.ones((4, 4))).astype(np.uint8)
+    labels[rng.integers(0, 16, 9), rng.integers(0, 16, 9)] = 3  # single pixels
+    members = torch.stack([torch.from_numpy((labels == value).astype(np.float32)) for value in range(4)])
+    resized = interpolate(members[None], shape, mode="bilinear", align_corners=False)[0]
+    expected = resized.argmax(0).numpy()
+    found = Preprocessing(16).restore(labels[None], shape)[0]
+    top = resized.topk(2, dim=0).values.numpy()
+    assert (top[0] - top[1])[found != expected].max(initial=0) < 1e-6  # nothing but ties of rounding may differ
+    assert (found != expected).mean() < 0.01
 
 
 def test_letterboxing_matches_hand_computed_values():

@@ -64,6 +64,14 @@ def test_ties_go_to_the_smallest_id():
     assert logits_to_maps(torch.zeros(1, 4, 2, 2), 6).eq(0).all()
 
 
+def test_ids_that_are_needed_do_not_depend_on_the_others():
+    logits = torch.randn(2, 7, 6, 6, generator=generator())
+    needed = torch.zeros(2, 40, 50, dtype=torch.bool)
+    needed[0, 3:11, 20:31], needed[1, 30, 4], needed[1, 31, 49] = True, True, True
+    maps = logits_to_maps(logits, (40, 50), inside=needed)
+    torch.testing.assert_close(maps[needed], logits_to_maps(logits, (40, 50))[needed], rtol=0, atol=0)
+
+
 def test_logits_may_have_a_gradient():
     logits = torch.rand(1, 4, 2, 2)
     trained = logits.clone().requires_grad_()

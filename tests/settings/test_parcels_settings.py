@@ -156,7 +156,11 @@ def guided(env, **settings):
     return GuidedFilter(**settings)(textures()[:2], random(2, 3, 8, 8), (32, 32))
 
 
-@study(logits_to_maps, refine=GuidedFilter(radius=2), untried={"frames": "guide of the filter"})
+@study(
+    logits_to_maps,
+    refine=GuidedFilter(radius=2),
+    untried={"frames": "guide of the filter", "inside": "changes no id that is needed"},
+)
 def upsampled(env, **settings):
     return logits_to_maps(random(2, 4, 8, 8), 32, textures()[:2], **settings)
 

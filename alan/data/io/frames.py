@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +21,8 @@ _MAX_SAMPLES = 24
 GreyMapping = Callable[[NDArray[Any]], ByteArray] | None
 #: Longest side in pixels of sample frames; larger frames are thinned.
 LARGEST = 1300
+#: Largest number of bytes of a loop whose decoded frames are kept, so that it is decoded once.
+_KEPT_BYTES = 2**27
 
 
 class DecodedFrame(NamedTuple):
@@ -105,7 +107,10 @@ def thinning(shape: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True)
 class CineStream:
-    """A loop that is decoded again each time its frames are asked for, one frame in memory at a time.
+    """A loop whose frames can be asked for again and again.
+
+    The frames of a loop of up to 128 MiB stay in memory; those of a larger one are decoded again each time, one
+    frame in memory at a time.
 
     Attributes:
         path: The file, or the first one of a series of stills.
@@ -122,17 +127,18 @@ class CineStream:
     samples: Samples
     _source: FrameSource
     _mapping: GreyMapping
+    _kept: Sequence[NDArray[Any]] | None = field(repr=False)
 
     def __iter__(self) -> Iterator[ByteArray]:
-        """Decode the frames (H, W) uint8.
+        """Yield the frames (H, W) uint8.
 
         Raises:
             DataError: The file has changed or can no longer be decoded.
         """
         count = 0
-        for frame in _decode(self._source):
+        for grey in (frame.grey for frame in _decode(self._source)) if self._kept is None else self._kept:
             count += 1
-            yield frame.grey if self._mapping is None else self._mapping(frame.grey)
+            yield grey if self._mapping is None else self._mapping(grey)
         check_complete(self.path, "frames", self.n_frames, count)
 
 
@@ -156,6 +162,7 @@ def open_stream(source: FrameSource) -> CineStream:
     low = high = np.zeros(0)
     thin = (slice(None), slice(None))
     kept: list[tuple[int, NDArray[Any], ByteArray | None]] = []
+    whole: list[NDArray[Any]] = []
     for frame in _decode(source):
         grey = frame.grey
         shapes.add((grey.shape, grey.dtype))
@@ -169,6 +176,10 @@ def open_stream(source: FrameSource) -> CineStream:
         np.minimum(low, grey[thin], out=low)
         np.maximum(high, grey[thin], out=high)
         found.add(grey)
+        if len(whole) == count:
+            whole.append(grey)
+            if len(whole) * grey.nbytes > _KEPT_BYTES:
+                whole.clear()
         if count % step == 0:
             kept.append(
                 (count, grey[thin].copy(), None if frame.colours is None else frame.colours()[thin].copy())
@@ -187,7 +198,8 @@ def open_stream(source: FrameSource) -> CineStream:
     ((height, width), _), *_ = shapes
     some = np.stack(coloured) if len(coloured) == len(kept) else None
     samples = Samples(places, grey, some, span, thinning((height, width)))
-    return CineStream(source.path, count, (height, width), header, samples, source, mapping)
+    every = whole if len(whole) == count else None
+    return CineStream(source.path, count, (height, width), header, samples, source, mapping, every)
 
 
 def _decode(source: FrameSource) -> Iterator[DecodedFrame]:
