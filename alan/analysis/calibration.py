@@ -85,7 +85,9 @@ def calibrate_model(
             raise DataError(f"{few}: give at least {FEWEST}; --split null takes all splits")
         spread, rows = calibrate_measures(planes, before.spread, confidence)
         write_rows(folder / CALIBRATION, COLUMNS, rows)
-        after = AnalysisModel(before.parcels, before.views, before.size, before.bank, spread=spread)
+        after = AnalysisModel(
+            before.parcels, before.views, before.size, before.bank, spread=spread, others=before.others
+        )
         after.save(folder, folder.name)
         run.finish()
     patients = len({plane.patient for plane in planes})

@@ -55,6 +55,14 @@ _MEASURES = {
     "heart_rate_bpm": ("LN", "8867-4", "Heart rate", "{H.B.}/min"),
     "la_volume_ml": ("SCT", "399235004", "Left Atrium Systolic Volume", "ml"),
     "lv_mass_g": ("LN", "18087-7", "Left Ventricle Mass", "g"),
+    "lvidd_cm": ("LN", "29436-3", "Left Ventricle Internal End Diastolic Dimension", "cm"),
+    "lvids_cm": ("LN", "29438-9", "Left Ventricle Internal Systolic Dimension", "cm"),
+    "fractional_shortening_percent": ("LN", "18051-3", "Left Ventricular Fractional Shortening", "%"),
+    "ivsd_cm": ("LN", "18154-5", "Interventricular Septum Diastolic Thickness", "cm"),
+    "lvpwd_cm": ("LN", "18152-9", "Left Ventricle Posterior Wall Diastolic Thickness", "cm"),
+    "lv_mass_linear_g": ("LN", "80019-3", "Left ventricular mass (dimension method) 2D", "g"),
+    "la_diameter_cm": ("LN", "29469-4", "Left Atrium Antero-posterior Systolic Dimension", "cm"),
+    "wall_thickness_cm": ("DCM", "122445", "Wall Thickness", "cm"),
 }
 
 

@@ -51,8 +51,9 @@ def key_frames(result: LoopResult) -> dict[str, int]:
         result: The loop.
 
     Returns:
-        ``ed`` and ``es`` of the median beat (the beat whose ejection fraction, or area change where the volume is
-        unknown, is nearest to the median); without a beat ``frame``, in which the first structure is largest.
+        ``ed`` and ``es`` of the median beat (the beat whose ejection fraction, area change or fractional
+        shortening, the first of them that is measured, is nearest to the median); without a beat ``frame``, in
+        which the first structure is largest.
     """
     beat = median_beat(result)
     if beat is not None:
@@ -67,7 +68,7 @@ def key_frames(result: LoopResult) -> dict[str, int]:
 def median_beat(result: LoopResult) -> BeatResult | None:
     """Choose the beat that represents a loop, a complete and regular one if possible; None without a beat."""
     beats = [beat for beat in result.beats if beat.end is not None and beat.regular] or list(result.beats)
-    for name in ("ef_percent", "area_change_percent"):
+    for name in ("ef_percent", "area_change_percent", "fractional_shortening_percent"):
         known = [beat for beat in beats if getattr(beat, name).known]
         if known:
             typical = float(np.median([getattr(beat, name).value for beat in known]))

@@ -23,7 +23,7 @@ from alan.arrays import FloatArray
 from alan.bounds import bounded
 from alan.cardiac import Beat, HeartRate
 from alan.data.io.base import mean_frame_rate
-from alan.data.sample import View
+from alan.data.sample import APICAL, PARASTERNAL, View
 from alan.errors import ConfigError
 from alan.progress import Progress, batches, no_progress
 
@@ -33,6 +33,8 @@ _BATCH = 32
 _READ, _FOUND = 0.2, 0.7
 #: Note of a loop whose left and right were swapped.
 _MIRRORED = "left and right are swapped for the analysis (mirror)"
+#: Note of a loop in a view of which no labelled patients are at hand.
+SIMULATED_ONLY = "outlines of this view were checked on simulated loops only"
 
 
 @bounded
@@ -118,13 +120,18 @@ def analyze_loop(
         pixel_mm=loop.pixel_mm,
         pixel_aspect=loop.pixel_aspect,
         frame_rate_hz=mean_frame_rate(loop.times_s),
-        notes=(*loop.notes, *((_MIRRORED,) if settings.mirror else ())),
+        notes=(
+            *loop.notes,
+            *((_MIRRORED,) if settings.mirror else ()),
+            *((SIMULATED_ONLY,) if view.view in PARASTERNAL else ()),
+        ),
         provenance=provenance,
     )
-    if view.view not in model.views:
+    if view.view not in model.all_views():
         doubt = f", by {view.share:.0%} of the votes only" if view.unsure else ""
-        reason = f"the view is {view.view}{doubt}: the model measures {', '.join(model.views)}"
+        reason = f"the view is {view.view}{doubt}: the model measures {', '.join(model.all_views())}"
         return LoopAnalysis(replace(base, status="left out", reason=reason), thumbnails=thumbnails)
+    model = model.of(view.view)
     maps = np.empty_like(frames)
     for rows_of in batches(len(frames), _BATCH):
         progress(_READ + (_FOUND - _READ) * rows_of.start / len(frames), "finding structures")
@@ -251,7 +258,7 @@ def _measure(
     sector = loop.inside[:, ::-1] if settings.mirror else loop.inside
     inside = model.resize(sector[None].astype(np.uint8) * 255)[0] > 127
     pixels = loop.shape[0] / model.size, loop.shape[1] / model.size
-    grid = Grid(pixels, loop.pixel_mm, loop.pixel_aspect, inside)
+    grid = Grid(pixels, loop.pixel_mm, loop.pixel_aspect, inside, view.view)
     r_waves = None if loop.r_waves_s is None else loop.r_waves_s.tolist()
     drawn = loop.drawn_r_waves().tolist() if r_waves is None and "lv" in structures else []
     found = measure_beats(
@@ -334,12 +341,12 @@ def _view(
 ) -> tuple[ViewEvidence, NDArray[np.uint8] | None]:
     """Recognise the view of a loop, with the labelled frames that voted for it; a given view is kept."""
     if given is not None:
-        mirrored = given in ("A4C", "A2C") and model.bank is not None and model.bank.looks_mirrored(frames)
+        mirrored = given in APICAL and model.bank is not None and model.bank.looks_mirrored(frames)
         return ViewEvidence(given, 1.0, given=True, mirrored=mirrored), None
     if model.bank is None:
         raise ConfigError("the model has no bank of views: give the view of the loops")
     found = model.bank.classify(frames)
     names = tuple(f"{model.bank.views[row]} {row}" for row in found.neighbours)
-    mirrored = model.bank.looks_mirrored(frames, found)
+    mirrored = found.view not in PARASTERNAL and model.bank.looks_mirrored(frames, found)
     view = ViewEvidence(found.view, found.share, found.votes, names, unsure=found.unsure, mirrored=mirrored)
     return view, found.thumbnails

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -28,10 +28,11 @@ class Manifest:
 
         {"schema": "alan-model/1", "parcels": "alan-sim-parcels", "size": 112,
          "views": {"A4C": {"lv": {"ED": "alan-sim-lv-ED", "ES": "alan-sim-lv-ES"}, "la": "my-la"}},
-         "view_bank": "alan-sim-views",
+         "view_bank": "alan-sim-views", "others": ["alan-sim-parasternal"],
          "spread": {"ef_percent": [10.0, 0.0], "lv_mass_g": [0.0, 0.3, 0.5]}}
 
-    Names are those of files beside the manifest, without suffix, or of shipped files.
+    Names are those of files beside the manifest, without suffix, or of shipped files; those of further models
+    are names of manifests, or of folders of models beside this one.
 
     Attributes:
         folder: Folder of the manifest.
@@ -42,6 +43,7 @@ class Manifest:
         spread: Mapping from measure to the error of the model below and above its value, in points or as a
             fraction of the value, which widens its interval, and the weight of the draws (1 if it is missing); see
             :func:`alan.analysis.calibrate_spread`.
+        others: Names of further models, which measure views that this one does not; they name no others.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Manifest:
     size: int = 112
     view_bank: str | None = None
     spread: Mapping[str, Spread] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
@@ -88,7 +91,29 @@ class Manifest:
             if not all(len(parts) in (2, 3) and max(parts[2:], default=1) <= 1 for parts in given.values()):
                 raise ValueError(f"its spread is {given}, not of two numbers and a weight up to 1")
             spread = {name: Spread(*parts) for name, parts in given.items()}
-            return cls(path.parent, str(value["parcels"]), views, int(value.get("size", 112)), bank, spread)
+            others = tuple(str(name) for name in value.get("others", []))
+            size = int(value.get("size", 112))
+            return cls(path.parent, str(value["parcels"]), views, size, bank, spread, others)
+
+    def load_others(self) -> dict[str, Manifest]:
+        """Read the manifests of the further models, by their names.
+
+        Raises:
+            DataError: One is missing or damaged, or names others itself.
+        """
+        found = {}
+        for name in self.others:
+            beside = [path for path in (self.folder / f"{name}{SUFFIX}", self.folder / name) if path.exists()]
+            found[name] = other = Manifest.load(beside[0] if beside else name)
+            if other.others:
+                raise DataError(
+                    f"{name} names further models ({', '.join(other.others)}): name them in one manifest"
+                )
+        return found
+
+    def all_views(self) -> list[str]:
+        """List the views that this model and the others measure."""
+        return [*self.views, *(view for other in self.load_others().values() for view in other.views)]
 
     def box_names(self) -> list[str]:
         """Return the names of all white boxes, each once."""
@@ -103,6 +128,23 @@ class Manifest:
             if path.is_file():
                 return os.fspath(path)
         return name
+
+
+def check_views(models: Mapping[str, Collection[str]]) -> None:
+    """Check that each view is measured by one model.
+
+    Args:
+        models: Mapping from the name of a model to its views.
+
+    Raises:
+        DataError: Two models measure the same view.
+    """
+    first: dict[str, str] = {}
+    for name, views in models.items():
+        for view in views:
+            if view in first:
+                raise DataError(f"{first[view]} and {name} both measure {view}: leave the view to one of them")
+            first[view] = name
 
 
 def shipped_models() -> dict[str, Path]:

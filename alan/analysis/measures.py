@@ -15,13 +15,19 @@ from alan.analysis.timeline import Timeline
 from alan.arrays import BoolArray, ByteArray, FloatArray
 from alan.cardiac import (
     Beat,
+    anteroposterior_diameter_cm,
+    area_cm2,
     area_length_volume,
     ejection_fraction,
+    linear_dimensions,
+    linear_mass_g,
     long_axis_cm,
+    mean_wall_thickness_cm,
     myocardial_mass_g,
     shortening_percent,
     simpson_volume,
 )
+from alan.data.sample import PARASTERNAL
 from alan.downstream.whitebox.contour import outlines
 
 #: Fraction of the height of the outline at the base that is left out when its shortening is measured.
@@ -39,18 +45,20 @@ class Grid:
         pixel_mm: (row, column) size of a pixel of the file in mm; None if unknown.
         aspect: Height of a pixel of the file divided by its width; used if the size is unknown.
         inside: (H, W) bool, the sector; None if unknown.
+        view: View of the loop, by which is decided what is measured; as an apical one if it is empty.
     """
 
     pixels: tuple[float, float]
     pixel_mm: tuple[float, float] | None
     aspect: float = 1.0
     inside: BoolArray | None = None
+    view: str = ""
 
     @classmethod
     def of(cls, result: LoopResult, labels: ByteArray) -> Self:
         """Return the geometry of the label maps (T, H, W) of an analyzed loop."""
         pixels = (result.box[2] / labels.shape[1], result.box[3] / labels.shape[2])
-        return cls(pixels, result.pixel_mm, result.pixel_aspect)
+        return cls(pixels, result.pixel_mm, result.pixel_aspect, view=result.view.view if result.view else "")
 
     @property
     def spacing(self) -> tuple[float, float]:
@@ -64,16 +72,18 @@ class Curves:
     """Measurements of the left ventricle per frame; volumes are in arbitrary units without a pixel size.
 
     Attributes:
-        volume: (T,) by the single-plane method of disks.
+        volume: (T,) by the single-plane method of disks; NaN in a parasternal view.
         area: (T,) area.
-        length: (T,) length of the long axis.
-        outline: (T,) length of the endocardial outline without its base.
+        length: (T,) length of the long axis; NaN in a parasternal view.
+        outline: (T,) length of the endocardial outline without its base; NaN in a parasternal view.
+        internal: (T,) internal diameter in cm in PLAX; NaN in other views and without a pixel size.
     """
 
     volume: FloatArray
     area: FloatArray
     length: FloatArray
     outline: FloatArray
+    internal: FloatArray
 
 
 class Size(NamedTuple):
@@ -85,13 +95,23 @@ class Size(NamedTuple):
         outline: Length of its outline without the base.
         mass: Mass of its myocardium in g.
         atrium: Volume of the left atrium by the area-length formula; NaN also if the sector cuts it off.
+        internal: Internal diameter of the left ventricle in cm; this and the others below are parasternal.
+        septum: Thickness of the septum in cm.
+        posterior: Thickness of the posterior wall in cm.
+        atrial_diameter: Anteroposterior diameter of the left atrium in cm.
+        wall: Mean thickness of the ring of a short-axis view in cm.
     """
 
-    volume: float
-    area: float
+    volume: float = math.nan
+    area: float = math.nan
     outline: float = math.nan
     mass: float = math.nan
     atrium: float = math.nan
+    internal: float = math.nan
+    septum: float = math.nan
+    posterior: float = math.nan
+    atrial_diameter: float = math.nan
+    wall: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -107,6 +127,14 @@ class BeatMeasures:
     heart_rate_bpm: float = math.nan
     la_volume_ml: float = math.nan
     lv_mass_g: float = math.nan
+    lvidd_cm: float = math.nan
+    lvids_cm: float = math.nan
+    fractional_shortening_percent: float = math.nan
+    ivsd_cm: float = math.nan
+    lvpwd_cm: float = math.nan
+    lv_mass_linear_g: float = math.nan
+    la_diameter_cm: float = math.nan
+    wall_thickness_cm: float = math.nan
 
     @classmethod
     def between(cls, ed: Size, es: Size, heart_rate_bpm: float = math.nan) -> Self:
@@ -121,11 +149,31 @@ class BeatMeasures:
             heart_rate_bpm,
             es.atrium,
             ed.mass,
+            ed.internal,
+            es.internal,
+            shortening_percent(ed.internal, es.internal),
+            ed.septum,
+            ed.posterior,
+            linear_mass_g(ed.septum, ed.internal, ed.posterior),
+            es.atrial_diameter,
+            ed.wall,
         )
 
 
-#: Measures of a beat that need the size of a pixel.
-SIZED = ("edv_ml", "esv_ml", "stroke_volume_ml", "la_volume_ml", "lv_mass_g")
+#: Measures of a beat in each parasternal view, besides the heart rate; the first one is measured in every outline.
+PARASTERNAL_MEASURES = {
+    "PLAX": (
+        *("lvidd_cm", "lvids_cm", "fractional_shortening_percent", "ivsd_cm", "lvpwd_cm"),
+        *("lv_mass_linear_g", "la_diameter_cm"),
+    ),
+    "PSAX": ("area_change_percent", "wall_thickness_cm"),
+}
+#: Measures of a beat that need the size of a pixel: those in PLAX too, whose place is a distance in cm.
+SIZED = (
+    *("edv_ml", "esv_ml", "stroke_volume_ml", "la_volume_ml", "lv_mass_g"),
+    *PARASTERNAL_MEASURES["PLAX"],
+    "wall_thickness_cm",
+)
 
 
 def measure_curves(cavity: BoolArray, grid: Grid) -> Curves:
@@ -138,18 +186,22 @@ def measure_curves(cavity: BoolArray, grid: Grid) -> Curves:
     Returns:
         Volumes in ml, areas in cm2 and lengths in cm; NaN for an empty mask.
     """
-    spacing = grid.spacing
+    spacing, unknown = grid.spacing, np.full(len(cavity), math.nan)
+    area = area_cm2(cavity, spacing)
+    area[area == 0] = math.nan
+    if grid.view in PARASTERNAL:
+        internal = unknown
+        if grid.view == "PLAX" and grid.pixel_mm is not None:
+            internal = np.array(
+                [linear_dimensions(mask, None, spacing, grid.inside).internal_cm for mask in cavity]
+            )
+        return Curves(unknown, area, unknown, unknown, internal)
     rows = [
-        (
-            simpson_volume(mask, spacing),
-            float(mask.sum()) * spacing[0] * spacing[1] / 100.0 if mask.any() else math.nan,
-            long_axis_cm(mask, spacing),
-            outline_length_cm(mask, spacing),
-        )
+        (simpson_volume(mask, spacing), long_axis_cm(mask, spacing), outline_length_cm(mask, spacing))
         for mask in cavity
     ]
-    volume, area, length, outline = np.asarray(rows, np.float64).reshape(-1, 4).T
-    return Curves(volume, area, length, outline)
+    volume, length, outline = np.asarray(rows, np.float64).reshape(-1, 3).T
+    return Curves(volume, area, length, outline, unknown)
 
 
 def outline_length_cm(mask: BoolArray, spacing: tuple[float, float]) -> float:
@@ -199,6 +251,8 @@ def measure_size(masks: Mapping[str, BoolArray], grid: Grid) -> Size:
             myocardium.
         grid: Geometry of the masks.
     """
+    if grid.view in PARASTERNAL:
+        return _parasternal_size(masks, grid)
     spacing, cavity = grid.spacing, masks["lv"]
     curves = measure_curves(cavity[None], grid)
     volume, mass, atrium = float(curves.volume[0]), math.nan, math.nan
@@ -207,6 +261,23 @@ def measure_size(masks: Mapping[str, BoolArray], grid: Grid) -> Size:
     if "la" in masks and share_on_border(masks["la"], grid.inside) <= ATRIUM_CUT:
         atrium = area_length_volume(masks["la"], spacing)
     return Size(volume, float(curves.area[0]), float(curves.outline[0]), mass, atrium)
+
+
+def _parasternal_size(masks: Mapping[str, BoolArray], grid: Grid) -> Size:
+    """Measure one frame of a parasternal view; the dimensions in PLAX need the size of a pixel."""
+    spacing, cavity, wall = grid.spacing, masks["lv"], masks.get("myo")
+    if grid.view == "PSAX":
+        area = float(area_cm2(cavity, spacing)) or math.nan
+        seen = wall is not None and wall.any()
+        outer = float(area_cm2(cavity | wall, spacing)) if wall is not None and seen else math.nan
+        return Size(area=area, wall=mean_wall_thickness_cm(outer, area))
+    if grid.pixel_mm is None:
+        return Size()
+    diameter = math.nan
+    if "la" in masks and share_on_border(masks["la"], grid.inside) <= ATRIUM_CUT:
+        diameter = anteroposterior_diameter_cm(masks["la"], cavity, spacing)
+    internal, septum, posterior = linear_dimensions(cavity, wall, spacing, grid.inside)
+    return Size(internal=internal, septum=septum, posterior=posterior, atrial_diameter=diameter)
 
 
 def measure_beat(
@@ -266,6 +337,7 @@ def frame_results(
                 volume_ml=_known(curves.volume[t]) if curves is not None and known else None,
                 phase=float(timeline.phase[t]),
                 repaired=bool(timeline.repaired[t]),
+                lvid_cm=_known(curves.internal[t]) if curves is not None else None,
             )
         )
     return tuple(out)

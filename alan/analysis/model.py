@@ -14,31 +14,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest, shipped_models
+from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest, check_views, shipped_models
 from alan.analysis.phase_boxes import LEVEL, MapArray, PhaseBoxes
 from alan.analysis.results import Spread
 from alan.analysis.views import ViewBank
 from alan.arrays import Float32Array
 from alan.data.preprocessing import resize_frames
-from alan.downstream.whitebox.opinion import read_phase_opinions
+from alan.downstream.whitebox.opinion import ExpertOpinion, read_phase_opinions
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
-from alan.errors import ConfigError, DataError, nearest
+from alan.errors import AlanError, ConfigError, DataError, nearest
 from alan.export.program import BACKBONE, PARCELS, write_weights
 from alan.export.runtime import OnnxParcels, cached_program, open_program
 from alan.files import fingerprint, write_json, write_text
 from alan.parcels.model import ParcelModel, load_parcels
 from alan.shipped import shipped_parcels
 
-#: Files of a saved model, beside its manifest and weights: white boxes, bank of views, exported program.
-BOXES, VIEWS, PROGRAM = "boxes", "views.safetensors", "network.onnx"
+#: Files of a saved model, beside its manifest and weights: white boxes, bank of views, exported program, and the
+#: folder of further models.
+BOXES, VIEWS, PROGRAM, OTHERS = "boxes", "views.safetensors", "network.onnx", "others"
 #: Library that runs the network.
 Runtime = Literal["torch", "onnx"]
 _CAVITIES = ("lv", "la", "rv", "ra")
 
 
 class AnalysisModel:
-    """Parcels, and white boxes for each view that can be measured.
+    """Parcels, and white boxes for each view that can be measured; further models may measure further views.
 
     Args:
         parcels: The locked parcel model.
@@ -47,13 +48,17 @@ class AnalysisModel:
         bank: Bank of labelled frames by which views are recognised; None without one.
         spread: Error of the model in each measure, which widens its interval, see
             :class:`alan.analysis.Manifest`.
+        others: Mapping from the names of further models to these, which measure views that this one does not.
 
     Attributes:
         fingerprint: SHA-256 of everything that determines labels and intervals.
 
     Raises:
         CheckpointError: A white box was fitted on other parcels.
+        DataError: Two models measure the same view, or have frames of different sizes.
     """
+
+    others: Mapping[str, AnalysisModel] = MappingProxyType({})
 
     def __init__(
         self,
@@ -63,19 +68,26 @@ class AnalysisModel:
         bank: ViewBank | None = None,
         *,
         spread: Mapping[str, Spread] = MappingProxyType({}),
+        others: Mapping[str, AnalysisModel] = MappingProxyType({}),
     ) -> None:
         for boxes in views.values():
             for name, pair in boxes.items():
                 check_parcels(name, pair.ed.selector_, parcels)
                 check_parcels(name, pair.es.selector_, parcels)
         self.parcels, self.views, self.size, self.bank, self.spread = parcels, views, size, bank, spread
+        self.others = others
+        check_views({"the model": views, **{name: other.views for name, other in others.items()}})
+        for name, other in others.items():
+            if other.size != size:
+                raise DataError(
+                    f"{name} has frames of {other.size} pixels, the model of {size}: give the same size"
+                )
         contents = {
             view: {name: [json.loads(box.to_json()) for box in (pair.ed, pair.es)] for name, pair in boxes.items()}
             for view, boxes in views.items()
         }
-        self.fingerprint = fingerprint(
-            [parcels.fingerprint, contents, size, None if bank is None else bank.fingerprint, dict(spread)]
-        )
+        own = [parcels.fingerprint, contents, size, None if bank is None else bank.fingerprint, dict(spread)]
+        self.fingerprint: str = fingerprint([*own, *(other.fingerprint for other in others.values())])
 
     @classmethod
     def load(
@@ -92,16 +104,37 @@ class AnalysisModel:
             runtime: Library that runs the network: ``torch``, or ``onnx`` for onnxruntime on the CPU, which uses
                 the program beside the manifest, or else a program that is exported once per user.
             opinions: Files of an expert's opinions on the parcels of a structure, or of its list of one phase;
-                they take the place of opinions in the white boxes, in all views.
+                they take the place of opinions in the white boxes, in all views of the model with these parcels.
 
         Raises:
-            DataError: The manifest is missing or damaged, or names a file that is missing.
+            DataError: A manifest is missing or damaged, names a file that is missing, or measures a view of
+                another one.
             ParameterError: An opinion is about another structure or other parcels, or is the second one.
             SelectionError: An opinion leaves no parcel.
             CheckpointError: A white box was fitted on other parcels, or the exported program is damaged.
             ConfigError: The runtime is not installed.
         """
         manifest = Manifest.load(path_or_name)
+        others = manifest.load_others()
+        names = {Path(path_or_name).name.removesuffix(SUFFIX): manifest} | others
+        check_views({name: one.views for name, one in names.items()})
+        further: dict[str, AnalysisModel] = {}
+        for name, one in others.items():
+            about = load_parcels(one.find(one.parcels)).fingerprint if opinions else ""
+            own = [file for file in opinions if _parcels_of(file) == about]
+            opinions = [file for file in opinions if file not in own]
+            further[name] = cls._of(one, runtime, own)
+        return cls._of(manifest, runtime, opinions, further)
+
+    @classmethod
+    def _of(
+        cls,
+        manifest: Manifest,
+        runtime: Runtime,
+        opinions: Sequence[str | os.PathLike[str]],
+        others: Mapping[str, AnalysisModel] = MappingProxyType({}),
+    ) -> Self:
+        """Load the files of one manifest."""
         boxes = {name: ParcelSegmenter.from_json(manifest.find(name)) for name in manifest.box_names()}
         views = {
             view: {structure: PhaseBoxes(boxes[ed], boxes[es]) for structure, (ed, es) in structures.items()}
@@ -122,10 +155,12 @@ class AnalysisModel:
             }
         name = manifest.view_bank
         bank = None if name is None else ViewBank.load(manifest.find(name), parcels.backbone)
-        return cls(parcels, views, manifest.size, bank, spread=manifest.spread)
+        return cls(parcels, views, manifest.size, bank, spread=manifest.spread, others=others)
 
     def save(self, folder: str | os.PathLike[str], name: str) -> None:
         """Write the model into a folder of its own: manifest, weights, white boxes and bank of views.
+
+        Further models get folders of the same kind in it.
 
         Args:
             folder: The folder, by which :meth:`load` finds the model; it may be moved.
@@ -147,7 +182,10 @@ class AnalysisModel:
         manifest = {"schema": SCHEMA, "parcels": PARCELS, "size": self.size, "views": named}
         bank = {} if self.bank is None else {"view_bank": VIEWS}
         spread = {"spread": {measure: list(pair) for measure, pair in self.spread.items()}} if self.spread else {}
-        write_json(root / f"{name}{SUFFIX}", manifest | bank | spread)
+        others = {"others": [f"{OTHERS}/{other}" for other in self.others]} if self.others else {}
+        for other, model in self.others.items():
+            model.save(root / OTHERS / Path(other).name, Path(other).name)
+        write_json(root / f"{name}{SUFFIX}", manifest | bank | spread | others)
 
     def to(self, device: torch.device) -> Self:
         """Move backbone and parcels to a device, and return the model.
@@ -162,12 +200,14 @@ class AnalysisModel:
                 )
             return self
         self.parcels.to(device)  # the bank of views has the same backbone
+        for other in self.others.values():
+            other.to(device)
         return self
 
     @staticmethod
     def files(name: str) -> list[str]:
         """Return the names of all files and folders that :meth:`save` may write for a model of that name."""
-        return [BACKBONE, PARCELS, VIEWS, BOXES, f"{name}{SUFFIX}"]
+        return [BACKBONE, PARCELS, VIEWS, BOXES, OTHERS, f"{name}{SUFFIX}"]
 
     @property
     def runtime(self) -> str:
@@ -182,6 +222,21 @@ class AnalysisModel:
         for boxes in self.views.values():
             found |= {name: pair for name, pair in boxes.items() if name not in found}
         return found
+
+    def all_views(self) -> list[str]:
+        """List the views that this model and the others measure."""
+        return [*self.views, *(view for other in self.others.values() for view in other.views)]
+
+    def of(self, view: str) -> AnalysisModel:
+        """Return the model that measures a view: this one or one of the others.
+
+        Raises:
+            DataError: None of them knows the view.
+        """
+        for model in (self, *self.others.values()):
+            if view in model.views:
+                return model
+        raise DataError(f"view {view!r} is not known to the model: give one of {', '.join(self.all_views())}")
 
     def structures(self, view: str) -> tuple[str, ...]:
         """List the structures of a view in the order of the labels.
@@ -256,6 +311,14 @@ class AnalysisModel:
                 }
             )
         return labels
+
+
+def _parcels_of(opinion: str | os.PathLike[str]) -> str:
+    """Return the fingerprint of the parcels that an opinion is about; empty if it cannot be read."""
+    try:
+        return ExpertOpinion.from_json(opinion).provenance
+    except AlanError:  # reported when the opinion is applied
+        return ""
 
 
 def combine(masks: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:

@@ -26,8 +26,8 @@ def export_model(
     The folder contains network.onnx (or network.pt2), which takes frames (B, size, size) uint8, any number of
     them, and gives pooled features, CLS vector, tokens and parcel logits; network.onnx.json with its inputs,
     outputs, SHA-256 and origin; and a copy of the model (manifest, weights, white boxes, bank of views), so that
-    the folder is a model for alan analyze and alan ui. The program is compared with the model before the command
-    ends. ONNX needs the extra onnx.
+    the folder is a model for alan analyze and alan ui; further models of the manifest have folders of their own in
+    it. The program is compared with the model before the command ends. ONNX needs the extra onnx.
 
     Args:
         model: Path or name of a model (alan-sim), or of parcels alone (parcels.safetensors, alan-sim-parcels); it
@@ -44,7 +44,7 @@ def export_model(
         CheckpointError: The model is damaged, or cannot be exported.
         ConfigError: The extra onnx is not installed, or the folder contains another export.
     """
-    from alan.analysis.model import BOXES, PROGRAM, VIEWS, load_model_or_parcels
+    from alan.analysis.model import BOXES, OTHERS, PROGRAM, VIEWS, load_model_or_parcels
     from alan.export.program import BACKBONE, PARCELS, RECORD, SUFFIXES, write_program, write_weights
     from alan.parcels.model import ParcelModel
 
@@ -54,7 +54,7 @@ def export_model(
     program = folder / Path(PROGRAM).with_suffix(SUFFIXES[format])
     config = {"model": found.fingerprint, "format": format, "size": size}
     programs = [str(Path(PROGRAM).with_suffix(suffix)) for suffix in SUFFIXES.values()]
-    contents = [BACKBONE, PARCELS, VIEWS, BOXES, *programs, *(f"{name}{RECORD}" for name in programs)]
+    contents = [BACKBONE, PARCELS, VIEWS, BOXES, OTHERS, *programs, *(f"{name}{RECORD}" for name in programs)]
     with open_run(
         folder, config, overwrite, [*contents, *(path.name for path in folder.glob(f"*{SUFFIX}"))]
     ) as run:
@@ -66,6 +66,8 @@ def export_model(
             write_weights(found, folder)
         else:
             found.save(folder, Path(model).resolve().name.removesuffix(SUFFIX))
+            for name, other in found.others.items():
+                write_program(other.parcels, folder / OTHERS / Path(name).name / program.name, other.size)
         run.finish()
     _log.info(
         "%s: %.1f MB, deviates from the model by at most %.1g of the largest value",

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.analysis.measures import median
-from alan.analysis.results import BeatResult, Flag, LoopResult, Measure, PatientResult
+from alan.analysis.measures import PARASTERNAL_MEASURES, median
+from alan.analysis.results import PARASTERNAL_METHOD, BeatResult, Flag, LoopResult, Measure, PatientResult
 from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm, shared_length_ejection_fraction
+from alan.data.sample import APICAL, PARASTERNAL
 
 #: Largest difference between the long axes of the two apical views, as a fraction of the shorter one.
 _AXES_DIFFER = 0.2
@@ -22,7 +23,6 @@ _AXES_DIFFER = 0.2
 PLANES_DIFFER = 15
 #: Correlation of the errors of the two planes of a patient (docs/results/loops.md).
 _CORRELATION = 0.5
-_APICAL = ("A4C", "A2C")
 #: Flags that do not concern the ejection fraction.
 _HARMLESS = {"size_unknown", "atrium_cut"}
 #: Largest number of loops whose reasons for a flag are listed for a patient.
@@ -50,6 +50,8 @@ def summarise_patients(
 
     The best loop of each apical view is used: the loop with the fewest flags, then the most beats. With both
     views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
+    Diameters and areas are those of the best loop of each parasternal view. Its doubts are listed, but decide the
+    quality only of a patient without an apical view.
     Loops of different studies are not combined: one study is used, and a flag reports it. Neither are those of
     different stages of a stress test, whose first stage is used.
 
@@ -77,14 +79,16 @@ def add_doubt(result: PatientResult, reason: str) -> PatientResult:
 
 
 def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> PatientResult:
-    usable = [x for x in loops if x.view and x.view.view in _APICAL and x.beats and x.loop in masks]
-    usable, stages = _first_stages(usable)
+    known = [x for x in loops if x.view and x.beats and x.loop in masks]
+    apical, parasternal = ([x for x in known if _view(x) in views] for views in (APICAL, PARASTERNAL))
+    usable, stages = _first_stages(apical or parasternal)
     studies = sorted({loop.study for loop in usable})
     best = min((_best([x for x in usable if x.study == study]) for study in studies), key=_rank, default={})
     if not best:
         flags = _doubts({f"loop {loop.loop}": loop for loop in loops})
         return PatientResult(patient, "", (), len(loops), 0, flags=tuple(flags))
     used = list(best.values())
+    beside = _best([x for x in _first_stages(parasternal)[0] if x.study == used[0].study]) if apical else {}
     flags = _doubts(best)
     if len(studies) > 1:
         reason = f"the patient has loops of {len(studies)} studies, and the result is that of one of them"
@@ -95,8 +99,8 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
         flags.append(Flag("several_stages", reason))
     common: dict[str, Any] = {
         "n_loops": len(loops),
-        "n_beats": sum(len(_complete(loop.beats)) for loop in used),
-        "loops": tuple(loop.loop for loop in used),
+        "n_beats": sum(len(_complete(loop.beats)) for loop in (*used, *beside.values())),
+        "loops": tuple(loop.loop for loop in (*used, *beside.values())),
     }
     averaged: dict[str, Any] = {
         name: _mean([getattr(loop, name) for loop in used])
@@ -106,13 +110,21 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
         flags = [flag for flag in flags if flag.code != "atrium_cut"]
     by_ecg = [loop for loop in used if loop.rate_source in ("r waves", "drawn ecg")]
     averaged["heart_rate_bpm"] = _mean([loop.heart_rate_bpm for loop in by_ecg or used])
+    averaged |= {
+        name: getattr(loop, name)
+        for view, loop in (beside if apical else best).items()
+        for name in PARASTERNAL_MEASURES[view]
+        if name not in averaged
+    }
     mass = used[0].lv_mass_g
     volumes: dict[str, Any]
-    if len(best) == 2:
+    if not apical:
+        volumes, method = {}, PARASTERNAL_METHOD
+    elif len(best) == 2:
         volumes, doubts = _biplane(best["A4C"], best["A2C"], masks)
         flags += doubts
         method = "biplane"
-        four, two = (masks[best[view].loop] for view in _APICAL)
+        four, two = (masks[best[view].loop] for view in APICAL)
         common["ef_shared_length_percent"] = shared_length_ejection_fraction(
             (four.ed, two.ed), (four.es, two.es), (four.spacing, two.spacing)
         )
@@ -122,9 +134,14 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
         volumes = {name: getattr(only, name) for name in names}
         method = f"single plane {next(iter(best))}"
     quality = "doubtful" if _serious(flags) else "good"
+    flags += [Flag(flag.code, f"{view}: {flag.reason}") for view, loop in beside.items() for flag in loop.flags]
     return PatientResult(
         patient, method, **common, **volumes, **averaged, lv_mass_g=mass, quality=quality, flags=_unique(flags)
     )
+
+
+def _view(loop: LoopResult) -> str:
+    return loop.view.view if loop.view else ""
 
 
 def _first_stages(loops: Sequence[LoopResult]) -> tuple[list[LoopResult], int]:
@@ -147,9 +164,9 @@ def _is_numbered(stage: str) -> bool:
 
 def _best(loops: Sequence[LoopResult]) -> dict[str, LoopResult]:
     """Choose the loop of each view with the fewest doubts, then the most beats."""
-    found = {}
-    for view in _APICAL:
-        known = [loop for loop in loops if loop.view and loop.view.view == view]
+    found: dict[str, LoopResult] = {}
+    for view in (*APICAL, *PARASTERNAL):
+        known = [loop for loop in loops if _view(loop) == view]
         if known:
             found[view] = min(known, key=lambda x: (len(_serious(x.flags)), -len(_complete(x.beats)), x.loop))
     return found

@@ -148,7 +148,8 @@ def _measure_plane(
 
     def grid(of: ByteArray) -> Grid:
         scale = (stored.original_shape[0] / of.shape[1], stored.original_shape[1] / of.shape[2])
-        return Grid(scale, pixel_mm, inside=convex_hull_image(of.max(0) > 0))  # type: ignore[no-untyped-call]
+        inside: BoolArray = convex_hull_image(of.max(0) > 0)  # type: ignore[no-untyped-call]
+        return Grid(scale, pixel_mm, inside=inside, view=view)
 
     resized = model.resize(frames)
     maps, own, phases = model.maps(resized), grid(resized), np.array([1.0, 0.0])

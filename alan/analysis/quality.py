@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from alan.analysis.measures import ATRIUM_CUT, BeatMeasures, Curves, share_on_border
+from alan.analysis.measures import ATRIUM_CUT, PARASTERNAL_MEASURES, BeatMeasures, Curves, share_on_border
 from alan.analysis.results import Flag, ViewEvidence
 from alan.cardiac import Beat
 from alan.cardiac.beats import IRREGULAR
 from alan.data.io.base import mean_frame_rate
+from alan.data.sample import PARASTERNAL
 from alan.words import plural
 
 #: Mapping from the code of each flag to its meaning.
@@ -32,14 +33,14 @@ FLAGS = {
     "jumping": "The outline jumps from frame to frame.",
     "fan_unknown": "The sector was not found: the whole picture was analyzed.",
     "fan_cut": "The outline touches the border of the sector: a part of the heart is not in the picture.",
-    "atrium_cut": "The left atrium touches the border of the sector: its volume is not given.",
+    "atrium_cut": "The left atrium touches the border of the sector: its size is not given.",
     "outline_unclear": "The parcels inside the outline of the left ventricle differ little from those around it.",
     "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
     "planes_differ": "The ejection fractions of the two apical views differ: that of both is less reliable.",
     "several_studies": "The loops of the patient are of several studies, of which one is used.",
     "several_stages": "The loops of the patient are of several stages of a stress test, of which one is used.",
     "patient_unclear": "Loops of one PatientID are of different people, or two patients share a loop.",
-    "implausible": "A volume or ejection fraction is outside the range of living hearts, or a beat has none.",
+    "implausible": "A measure is outside the range of living hearts, or missing in a beat.",
 }
 _LOW_RATE_HZ = 20.0
 #: Smallest gap between two frames, as a multiple of the median step and in s.
@@ -58,6 +59,8 @@ _RING = 1 / 14
 _SHORT = 1.35
 #: Smallest and largest ejection fraction in percent, and end-diastolic volume in ml, of a living heart.
 _PLAUSIBLE, _VOLUMES_ML = (5.0, 85.0), (5.0, 1000.0)
+#: Smallest and largest internal diameter in cm in PLAX of a living heart at end-diastole, a child's included.
+_DIAMETERS_CM = (1.0, 12.0)
 
 
 class Evidence(NamedTuple):
@@ -141,10 +144,11 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
         yield "mask_empty", f"the left ventricle is empty in {empty:.0%} of the frames"
     if e.jump_share > _JUMPING:
         yield "jumping", f"{e.jump_share:.0%} of the outlines jumped, more than {_JUMPING:.0%}"
-    touching = _touching(e.cavity, e.inside)
+    long_axis = e.view.view == "PLAX"  # its apex is often out of the picture
+    touching = 0.0 if long_axis else _touching(e.cavity, e.inside)
     if touching > _TOUCHING:
         yield "fan_cut", f"{touching:.0%} of the outline lies on the border of the sector"
-    elif _touching(_tops(e.cavity), e.inside) > _TOP_TOUCHING:
+    elif e.view.view not in PARASTERNAL and _touching(_tops(e.cavity), e.inside) > _TOP_TOUCHING:
         yield (
             "fan_cut",
             "the top of the ventricle lies on the border of the sector: its apex may be out of the picture",
@@ -154,7 +158,7 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
         yield (
             "atrium_cut",
             f"{max(cut):.0%} of the outline of the left atrium lies on the border of the sector: "
-            "its volume is not given",
+            "its size is not given",
         )
     if e.timed:
         yield from _doubts_about_time(e)
@@ -203,6 +207,9 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
             f"the parcels inside the outline of the ventricle differ little from those around it ({phase}: "
             f"a contrast of {e.contrasts[phase]:.2f}, less than {UNCLEAR}): check the outline",
         )
+    if e.view.view in PARASTERNAL:
+        yield from _doubts_about_parasternal(e)
+        return
     for beat in e.beats:
         length, area = e.curves.length[beat.ed], e.curves.area[beat.ed]
         ratio = float(length**2 / area * np.pi / 4) if area > 0 else float("nan")  # length / width of an ellipse
@@ -231,6 +238,30 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
             f"an end-diastolic volume of {volume:.0f} ml is outside {low:g} to {high:g} ml: "
             "check the size of a pixel, and give --spacing if it is wrong",
         )
+
+
+def _doubts_about_parasternal(e: Evidence) -> Iterator[tuple[str, str]]:
+    """Check that the ventricle has a size in all beats and contracts, and its diameter in PLAX."""
+    view = e.view.view
+    sizes = [getattr(numbers, PARASTERNAL_MEASURES[view][0]) for numbers in e.numbers]
+    if view == "PLAX" and not e.sized:
+        return
+    if np.isnan(sizes).any():
+        missing = {"PLAX": "diameter: its outline is empty or cut off", "PSAX": "area: its outline is empty"}
+        yield "implausible", f"the ventricle has no {missing[view]}"
+        return
+    low, high = _DIAMETERS_CM
+    odd = next((size for size in sizes if view == "PLAX" and not low <= size <= high), None)
+    if odd is not None:
+        yield (
+            "implausible",
+            f"an end-diastolic diameter of {odd:.1f} cm is outside {low:g} to {high:g} cm: check the size of a "
+            "pixel, and give --spacing if it is wrong",
+        )
+    change = "fractional_shortening_percent" if view == "PLAX" else "area_change_percent"
+    least = min((getattr(numbers, change) for numbers in e.numbers), default=1.0)
+    if least <= 0:
+        yield "implausible", f"the ventricle is not smaller at end-systole than at end-diastole ({least:.0f}%)"
 
 
 def _tops(cavity: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -97,6 +97,14 @@ class Measurements:
         heart_rate_bpm: Heart rate in beats per minute by R waves, or by the area of the left ventricle.
         la_volume_ml: Volume of the left atrium at end-systole by the area-length formula.
         lv_mass_g: Mass of the left-ventricular myocardium at end-diastole.
+        lvidd_cm: Internal diameter of the left ventricle at end-diastole (PLAX).
+        lvids_cm: Internal diameter of the left ventricle at end-systole (PLAX).
+        fractional_shortening_percent: Relative change of the internal diameter (PLAX).
+        ivsd_cm: Thickness of the interventricular septum at end-diastole (PLAX).
+        lvpwd_cm: Thickness of the posterior wall at end-diastole (PLAX).
+        lv_mass_linear_g: Mass of the left ventricle by the cube formula (PLAX).
+        la_diameter_cm: Anteroposterior diameter of the left atrium at end-systole (PLAX).
+        wall_thickness_cm: Mean thickness of the wall at end-diastole (PSAX).
     """
 
     edv_ml: Measure = Measure()
@@ -108,6 +116,14 @@ class Measurements:
     heart_rate_bpm: Measure = Measure()
     la_volume_ml: Measure = Measure()
     lv_mass_g: Measure = Measure()
+    lvidd_cm: Measure = Measure()
+    lvids_cm: Measure = Measure()
+    fractional_shortening_percent: Measure = Measure()
+    ivsd_cm: Measure = Measure()
+    lvpwd_cm: Measure = Measure()
+    lv_mass_linear_g: Measure = Measure()
+    la_diameter_cm: Measure = Measure()
+    wall_thickness_cm: Measure = Measure()
 
 
 @dataclass(frozen=True)
@@ -140,6 +156,7 @@ class FrameResult:
         volume_ml: Volume of the left ventricle by the method of disks in ml; None if unknown.
         phase: 1 at end-diastole, 0 at end-systole, between them according to the area of the left ventricle.
         repaired: Whether the outline was an outlier in time and was interpolated from neighbouring frames.
+        lvid_cm: Internal diameter of the left ventricle in PLAX in cm; None in other views or if unknown.
     """
 
     frame: int
@@ -150,6 +167,7 @@ class FrameResult:
     volume_ml: float | None
     phase: float
     repaired: bool
+    lvid_cm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -257,13 +275,18 @@ class LoopResult(Measurements):
             return cls(**value)
 
 
+#: Method of a patient without an apical view.
+PARASTERNAL_METHOD = "parasternal"
+
+
 @dataclass(frozen=True)
 class PatientResult(Measurements):
     """Summary of the loops of one patient.
 
     Attributes:
         patient: Pseudonymous key.
-        method: ``biplane``, ``single plane A4C``, ``single plane A2C``, or empty if nothing was measured.
+        method: ``biplane``, ``single plane A4C``, ``single plane A2C``, ``parasternal`` (no apical view), or empty
+            if nothing was measured.
         loops: Names of the loops that contributed.
         n_loops: Number of loops of the patient, including those left out.
         n_beats: Number of complete beats that were measured.

@@ -28,11 +28,12 @@ LOOP_FOLDER, RESULT, PARCELS = "loops", "result.json", "parcels.csv"
 
 
 class MeasureEntry(NamedTuple):
-    """How a measure is shown: heading, unit, and description in ``columns.csv``."""
+    """How a measure is shown: heading, unit, description in ``columns.csv``, and decimals on pages."""
 
     title: str
     unit: str
     description: str
+    decimals: int = 0
 
 
 #: Measures of a beat, and of a loop and a patient by the median over the beats.
@@ -60,6 +61,38 @@ MEASURES = {
     "lv_mass_g": MeasureEntry(
         "Left ventricular mass", "g", "Mass of the myocardium of the left ventricle at end-diastole"
     ),
+    "lvidd_cm": MeasureEntry(
+        "LV internal diameter, end-diastole (LVIDd)",
+        "cm",
+        "Internal diameter of the left ventricle at end-diastole in PLAX, 1.5 to 2.5 cm from its base",
+        1,
+    ),
+    "lvids_cm": MeasureEntry(
+        "LV internal diameter, end-systole (LVIDs)",
+        "cm",
+        "Internal diameter of the left ventricle at end-systole in PLAX, 1.5 to 2.5 cm from its base",
+        1,
+    ),
+    "fractional_shortening_percent": MeasureEntry(
+        "Fractional shortening", "%", "Relative change of the internal diameter of the left ventricle in PLAX"
+    ),
+    "ivsd_cm": MeasureEntry(
+        "Septum, end-diastole (IVSd)", "cm", "Thickness of the interventricular septum at end-diastole in PLAX", 1
+    ),
+    "lvpwd_cm": MeasureEntry(
+        "Posterior wall, end-diastole (LVPWd)", "cm", "Thickness of the posterior wall at end-diastole in PLAX", 1
+    ),
+    "lv_mass_linear_g": MeasureEntry(
+        "Left ventricular mass, linear method",
+        "g",
+        "Mass of the left ventricle by the cube formula from diameter, septum and posterior wall in PLAX",
+    ),
+    "la_diameter_cm": MeasureEntry(
+        "Left atrial diameter", "cm", "Anteroposterior diameter of the left atrium at end-systole in PLAX", 1
+    ),
+    "wall_thickness_cm": MeasureEntry(
+        "Wall thickness", "cm", "Mean thickness of the wall of the left ventricle at end-diastole in PSAX", 1
+    ),
 }
 _UNKNOWN = "missing if it cannot be measured"
 
@@ -67,7 +100,7 @@ _UNKNOWN = "missing if it cannot be measured"
 def _measures(names: Iterable[str]) -> tuple[ColumnEntry, ...]:
     entries = []
     for name in names:
-        _, unit, description = MEASURES[name]
+        _, unit, description, _ = MEASURES[name]
         entries.append(ColumnEntry(name, unit, f"{description}; {_UNKNOWN}"))
         entries += [
             ColumnEntry(
@@ -237,6 +270,6 @@ def _beat_row(loop: LoopResult, number: int, beat: BeatResult) -> Iterator[Any]:
 
 def _frame_row(loop: LoopResult, frame: FrameResult) -> Iterator[Any]:
     yield from (loop.loop, loop.patient, frame.frame, frame.time_s, frame.phase, frame.repaired)
-    yield from (frame.length_cm, frame.volume_ml)
+    yield from (frame.length_cm, frame.volume_ml, frame.lvid_cm)
     for name in STRUCTURES:
         yield from (frame.area_px.get(name), frame.area_cm2.get(name))

@@ -26,6 +26,7 @@ from alan.cardiac import (
     heart_rate_of_r_waves,
     simpson_volume,
 )
+from alan.data.sample import PARASTERNAL
 
 #: Smallest relative range of the area of the left ventricle of a complete beat.
 _FULL_BEAT = 0.25
@@ -34,9 +35,10 @@ _FEWEST, _MOST_REPAIRED = 3, 0.5
 #: Number of frames to smooth at a time.
 _WINDOW = 256
 #: End-diastole and end-systole are measured in one of the frames within this time in s around the extremum of the
-#: curve: the frame at this quantile of their volumes (its complement at end-systole). The extremum itself would be
-#: biased by outliers, and the median by neighbours that are less extreme. Their memberships are averaged over time
-#: by a Gaussian of this standard deviation in s (docs/results/loops.md).
+#: curve: the frame at this quantile of their volumes, of their areas in a parasternal view (its complement at
+#: end-systole). The extremum itself would be biased by outliers, and the median by neighbours that are less
+#: extreme. Their memberships are averaged over time by a Gaussian of this standard deviation in s
+#: (docs/results/loops.md).
 _AROUND_S, _QUANTILE, _SETTLED_S = 0.06, 0.8, 0.03
 #: Largest difference of the rate of an ECG on the screen from that of the area, as a fraction, and quantile of the
 #: area above which the area at its R waves lies on average.
@@ -245,7 +247,9 @@ def settle_beats(
         scores = model.score(maps[near], view, np.full(len(near), phase))
         scores = smooth_over_time(scores, ~timeline.repaired[near], sigma)[window - near[0]]
         own = model.label(scores, maps[window], view)
-        volumes = np.array([simpson_volume(mask, spacing) for mask in own == value])
+        masks = own == value
+        area = view in PARASTERNAL
+        volumes = np.array([mask.sum() if area else simpson_volume(mask, spacing) for mask in masks], float)
         order = np.argsort(np.where(np.isfinite(volumes), volumes, 0.0))
         chosen = order[round((len(order) - 1) * (_QUANTILE if phase else 1 - _QUANTILE))]
         moved[frame] = int(window[chosen])

@@ -74,7 +74,7 @@ class AnalyzeTab:
     def __init__(self, model: str, uploads: Uploads, device: str = "cpu") -> None:
         self.model, self.uploads, self.device = model, uploads, device
         manifest = Manifest.load(model)
-        self.views = [*(["recognise"] if manifest.view_bank else []), *manifest.views]
+        self.views = [*(["recognise"] if manifest.view_bank else []), *manifest.all_views()]
         self.gr = third_party("gradio", "ui")
 
     def build(self) -> None:
@@ -236,11 +236,11 @@ def measures(result: LoopResult) -> list[list[str]]:
     if result.view is not None:
         origin = "given" if result.view.given else f"{result.view.share:.0%} of the votes"
         rows.append(["View", f"{result.view.view} ({origin})"])
-    for name, (title, unit, _) in MEASURES.items():
+    for name, (title, unit, _, decimals) in MEASURES.items():
         measure: Measure = getattr(result, name)
         if measure.known:
-            ends = "" if math.isnan(measure.low) else f" ({measure.low:.0f} to {measure.high:.0f})"
-            rows.append([f"{title}, {unit}", f"{measure.value:.0f}{ends}"])
+            value, low, high = (f"{part:.{decimals}f}" for part in (measure.value, measure.low, measure.high))
+            rows.append([f"{title}, {unit}", value if math.isnan(measure.low) else f"{value} ({low} to {high})"])
     return rows
 
 

@@ -15,6 +15,9 @@ from alan.errors import DataError
 View = Literal["A2C", "A4C", "PLAX", "PSAX"]
 #: Views of the heart, in the order of the paper.
 VIEWS: tuple[View, ...] = get_args(View)
+#: Views through the apex, of which volumes are measured, and parasternal ones, of which diameters and areas are.
+APICAL: tuple[View, ...] = ("A4C", "A2C")
+PARASTERNAL: tuple[View, ...] = ("PLAX", "PSAX")
 #: Attribute of slices: the distance in mm from one slice of a volume to the next.
 SLICE_MM = "slice_mm"
 #: Names of splits; samples in no split have an empty string.

@@ -20,7 +20,7 @@ from alan.analysis.exports import (
     SEGMENTATION,
     key_frames,
 )
-from alan.analysis.results import RATE_SOURCES, LoopResult, Measure, PatientResult
+from alan.analysis.results import PARASTERNAL_METHOD, RATE_SOURCES, BeatResult, LoopResult, Measure, PatientResult
 from alan.analysis.tables import LOOP_FOLDER, MEASURES, PARCELS
 from alan.data.structures import label_colour, structure_name
 from alan.report.analysis_figures import loop_curve
@@ -114,11 +114,11 @@ def write_patient_page(
 
 def _numbers(result: PatientResult) -> list[dict[str, str]]:
     found = []
-    for name, (title, unit, _) in MEASURES.items():
+    for name, (title, unit, _, decimals) in MEASURES.items():
         measure: Measure = getattr(result, name)
-        if measure.known or name == "ef_percent":
-            shown = (number(measure.value, 0), unit) if measure.known else (UNDEFINED, "")
-            found.append({"title": title, "text": shown[0], "unit": shown[1], "detail": _ends(measure)})
+        if measure.known or (name == "ef_percent" and result.method != PARASTERNAL_METHOD):
+            shown = (number(measure.value, decimals), unit) if measure.known else (UNDEFINED, "")
+            found.append({"title": title, "text": shown[0], "unit": shown[1], "detail": _ends(measure, decimals)})
     return found
 
 
@@ -187,11 +187,17 @@ def _beat_table(loop: LoopResult) -> Table:
     rows = []
     for n, beat in enumerate(loop.beats, 1):
         kind = "incomplete" if beat.end is None else "regular" if beat.regular else "irregular"
-        cells = [Cell(f"{beat.ed} – {beat.es}"), *(whole_cell(getattr(beat, name)) for name in names), Cell(kind)]
+        cells = [Cell(f"{beat.ed} – {beat.es}"), *(_cell(beat, name) for name in names), Cell(kind)]
         rows.append(Row(str(n), cells))
     columns = [Column("Beat"), Column("Frames ED – ES")]
     columns += [Column(f"{MEASURES[name].title}, {MEASURES[name].unit}") for name in names]
     return Table("Beats", [*columns, Column("", number=False)], [Section(rows)], small=True)
+
+
+def _cell(beat: BeatResult, name: str) -> Cell:
+    """Return the cell of a measure with its interval."""
+    measure, decimals = getattr(beat, name), MEASURES[name].decimals
+    return Cell(number(measure.value, decimals), _ends(measure, decimals)) if measure.known else Cell(UNDEFINED)
 
 
 def _parcel_rows(path: Path) -> pd.DataFrame:
@@ -254,10 +260,10 @@ def whole_cell(measure: Measure) -> Cell:
     return Cell(number(measure.value, 0), _ends(measure))
 
 
-def _ends(measure: Measure) -> str:
+def _ends(measure: Measure, decimals: int = 0) -> str:
     if not (math.isfinite(measure.low) and math.isfinite(measure.high)):
         return ""
-    return f"{number(measure.low, 0)} to {number(measure.high, 0)}"
+    return f"{number(measure.low, decimals)} to {number(measure.high, decimals)}"
 
 
 def loop_folder(root: Path, loop: str) -> Path:

@@ -26,7 +26,7 @@ ELSEWHERE = {
     "AnalysisModel AnalysisSettings Manifest Source analyze_files analyze_loop assemble_model "
     "calibrate_model calibrate_spread "
     "export_loop export_model find_sources open_loops read_loops write_tables": "tests/analysis",
-    "BeatResult LoopAnalysis LoopResult Measure PatientResult ViewEvidence": "results of an analysis",
+    "BeatResult FrameResult LoopAnalysis LoopResult Measure PatientResult ViewEvidence": "results of an analysis",
 }
 PACKAGES = [
     "active",

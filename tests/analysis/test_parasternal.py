@@ -1,0 +1,344 @@
+"""Measures, doubts and patients of parasternal views, and models that measure them beside another one."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import alan.analysis.timeline
+from alan.analysis import AnalysisModel, Flag, LoopSettings, Manifest, Measure, ViewEvidence, analyze_loop
+from alan.analysis.loop_analysis import SIMULATED_ONLY
+from alan.analysis.measures import PARASTERNAL_MEASURES, SIZED, Grid, measure_beat, measure_curves
+from alan.analysis.patients import summarise_patients
+from alan.analysis.quality import find_flags
+from alan.analysis.results import LoopResult
+from alan.analysis.tables import MEASURES, read_patients, write_tables
+from alan.analysis.timeline import Timeline, settle_beats
+from alan.cardiac import Beat, linear_mass_g
+from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
+from alan.errors import DataError, ParameterError
+from alan.shipped import folders
+
+from .test_loop_analysis import MapModel, made_loop
+from .test_measures import ellipse, evidence, key_masks, loop_result
+from .test_timeline import BlockModel, beating
+
+BEAT = Beat(0, 1, None, regular=True)
+APICAL = set(MEASURES) - {*PARASTERNAL_MEASURES["PLAX"], "wall_thickness_cm", "heart_rate_bpm"}
+
+
+def long_axis(heights=(50, 40), septum=(9, 12), posterior=(11, 14)):
+    """Masks (2, 112, 112) of PLAX at end-diastole and end-systole, in pixels of 1 mm; the atrium is 34 mm high."""
+    masks = {name: np.zeros((2, 112, 112), bool) for name in ("lv", "myo", "la")}
+    for t, (height, above, below) in enumerate(zip(heights, septum, posterior, strict=True)):
+        masks["lv"][t, 30 : 30 + height, 10:70] = True
+        masks["myo"][t, 30 - above : 30, 10:70] = True
+        masks["myo"][t, 30 + height : 30 + height + below, 10:70] = True
+        masks["la"][t, 50:84, 72:104] = True
+    return masks
+
+
+def short_axis():
+    """Masks (2, 112, 112) of PSAX, in pixels of 1 mm: rings around circles of 50 and 40 mm."""
+    cavity = np.stack([ellipse(50, 50), ellipse(40, 40)])
+    return {"lv": cavity, "myo": np.stack([ellipse(70, 70), ellipse(66, 66)]) & ~cavity}
+
+
+def of_view(view, masks, pixel_mm=(1.0, 1.0)):
+    return measure_beat(BEAT, masks, Grid((1.0, 1.0), pixel_mm, view=view))
+
+
+def known(numbers):
+    return {name for name, value in vars(numbers).items() if math.isfinite(value)}
+
+
+def test_dimensions_of_a_long_axis_view_by_hand():
+    found = of_view("PLAX", long_axis())
+    assert (found.lvidd_cm, found.lvids_cm) == pytest.approx((5.0, 4.0), abs=0.03)
+    assert (found.ivsd_cm, found.lvpwd_cm) == pytest.approx((0.9, 1.1), abs=0.03)
+    assert found.fractional_shortening_percent == pytest.approx(20, abs=0.5)
+    assert found.lv_mass_linear_g == pytest.approx(0.8 * 1.04 * (7.0**3 - 5.0**3) + 0.6, rel=0.02)
+    assert found.lv_mass_linear_g == pytest.approx(linear_mass_g(found.ivsd_cm, found.lvidd_cm, found.lvpwd_cm))
+    assert found.la_diameter_cm == pytest.approx(3.4, abs=0.03)
+    assert known(found) == set(PARASTERNAL_MEASURES["PLAX"])
+
+
+def test_the_ring_of_a_short_axis_view_by_hand():
+    found = of_view("PSAX", short_axis())
+    assert found.area_change_percent == pytest.approx(100 * (1 - 40**2 / 50**2), abs=1)
+    assert found.wall_thickness_cm == pytest.approx(1.0, abs=0.03)
+    assert known(found) == set(PARASTERNAL_MEASURES["PSAX"])
+    assert math.isnan(of_view("PSAX", {"lv": short_axis()["lv"]}).wall_thickness_cm)
+
+
+def test_apical_views_have_none_of_these_measures():
+    assert known(of_view("A4C", long_axis())) == APICAL
+
+
+def test_without_a_pixel_size_only_the_area_change_is_measured():
+    assert known(of_view("PLAX", long_axis(), None)) == set()
+    assert "area_change_percent" in known(of_view("PSAX", short_axis(), None))
+    assert set(PARASTERNAL_MEASURES["PLAX"]) | {"wall_thickness_cm"} <= set(SIZED)
+
+
+def test_an_atrium_that_the_sector_cuts_off_has_no_diameter():
+    masks, inside = long_axis(), np.ones((112, 112), bool)
+    found = measure_beat(BEAT, masks, Grid((1.0, 1.0), (1.0, 1.0), inside=inside, view="PLAX"))
+    assert math.isfinite(found.la_diameter_cm)
+    inside[:, 90:] = inside[80:] = False  # a half of its outline
+    masks["la"] &= inside
+    found = measure_beat(BEAT, masks, Grid((1.0, 1.0), (1.0, 1.0), inside=inside, view="PLAX"))
+    assert math.isnan(found.la_diameter_cm)
+
+
+def test_curves_of_parasternal_views_have_no_volume_and_no_length():
+    masks, grid = long_axis()["lv"], Grid((1.0, 1.0), (1.0, 1.0), view="PLAX")
+    curves = measure_curves(masks, grid)
+    assert curves.area.tolist() == [30.0, 24.0]
+    assert curves.internal == pytest.approx([5.0, 4.0], abs=0.03)
+    assert np.isnan([curves.volume, curves.length, curves.outline]).all()
+    ring = measure_curves(short_axis()["lv"], replace(grid, view="PSAX"))
+    assert np.isnan([ring.volume, ring.length, ring.outline, ring.internal]).all()
+    assert np.isnan(measure_curves(masks, replace(grid, view="A4C")).internal).all()
+    assert np.isnan(measure_curves(masks, replace(grid, pixel_mm=None)).internal).all()
+
+
+@pytest.mark.parametrize(("view", "by_volume"), [("PSAX", False), ("PLAX", False), ("A4C", True)])
+def test_frames_are_chosen_by_the_area_in_parasternal_views(view, by_volume, monkeypatch):
+    asked = []
+    monkeypatch.setattr(alan.analysis.timeline, "simpson_volume", lambda mask, spacing: asked.append(1) or 1.0)
+    maps, phase = beating()
+    model = BlockModel()
+    model.views = {view: model.views["A4C"]}
+    labels = np.isin(maps, (1, 2)).astype(np.uint8)
+    timeline = Timeline(labels, phase, np.zeros(len(maps), bool))
+    beats = [Beat(0, 10, 20, True)]
+    times = np.arange(len(maps)) / 25
+    settle_beats(model, maps, view, times, timeline, beats=beats, spacing=(1.0, 1.0))
+    assert bool(asked) == by_volume
+
+
+def parasternal_evidence(view, masks, **changes):
+    grid = Grid((1.0, 1.0), (1.0, 1.0), view=view)
+    base = {
+        "view": ViewEvidence(view, 0.9),
+        "n_frames": 2,
+        "timed": False,
+        "cavity": masks["lv"],
+        "atrium": masks.get("la"),
+        "curves": measure_curves(masks["lv"], grid),
+        "beats": [BEAT],
+        "numbers": [measure_beat(BEAT, masks, grid)],
+    }
+    return evidence(**base | changes)
+
+
+def codes(found):
+    return [flag.code for flag in find_flags(found)]
+
+
+def test_parasternal_views_have_no_apical_doubts():
+    """A round cavity, whose top touches the border of the sector, would be doubtful in an apical view."""
+    inside = np.ones((112, 112), bool)
+    inside[:31] = False
+    ring = {"lv": np.stack([ellipse(50, 50), ellipse(50, 40)])}
+    assert {"foreshortened", "fan_cut"} <= set(codes(parasternal_evidence("A4C", ring, inside=inside)))
+    assert codes(parasternal_evidence("PSAX", ring, inside=inside)) == []
+    inside[:, :12] = False
+    masks = {name: mask & inside for name, mask in long_axis().items()}
+    assert codes(parasternal_evidence("PLAX", masks, inside=inside)) == []
+    assert "fan_cut" in codes(parasternal_evidence("PSAX", short_axis(), inside=ellipse(44, 44)))
+
+
+@pytest.mark.parametrize(
+    ("view", "masks", "words"),
+    [
+        ("PLAX", long_axis() | {"lv": np.zeros((2, 112, 112), bool)}, "no diameter"),
+        ("PLAX", long_axis((8, 6)), "diameter of 0.8 cm"),
+        ("PLAX", long_axis((40, 50)), "not smaller at end-systole"),
+        ("PSAX", {"lv": short_axis()["lv"][::-1]}, "not smaller at end-systole"),
+        ("PSAX", {"lv": np.zeros((2, 112, 112), bool)}, "no area"),
+    ],
+)
+def test_implausible_parasternal_measures_raise_a_doubt(view, masks, words):
+    found = {flag.code: flag.reason for flag in find_flags(parasternal_evidence(view, masks))}
+    assert words in found["implausible"]
+
+
+def parasternal_loop(name, view, flags=(), **values):
+    loop = loop_result(name, view, math.nan, flags)
+    unknown = {"ef_percent": Measure(), "edv_ml": Measure()}
+    own = {measure: Measure(value, value - 1, value + 1) for measure, value in values.items()}
+    beats = tuple(replace(beat, ef_percent=Measure(), **own) for beat in loop.beats)
+    return replace(loop, beats=beats, **unknown, **own)
+
+
+def test_a_patient_has_the_measures_of_each_view():
+    long = parasternal_loop("c", "PLAX", (Flag("outline_unclear", "0.6"),), lvidd_cm=5.0, la_diameter_cm=3.5)
+    short = parasternal_loop("d", "PSAX", area_change_percent=40.0, wall_thickness_cm=1.0)
+    four = replace(loop_result("a", "A4C", 50.0), area_change_percent=Measure(30.0))
+    masks = {name: key_masks() for name in "abcd"}
+    (patient,) = summarise_patients([long, short, four], masks)
+    assert (patient.method, patient.loops, patient.n_beats) == ("single plane A4C", ("a", "c", "d"), 3)
+    assert patient.ef_percent.value == 50
+    assert patient.lvidd_cm == long.lvidd_cm
+    assert patient.wall_thickness_cm == short.wall_thickness_cm
+    assert patient.area_change_percent.value == 30  # that of the apical view
+    assert patient.quality == "good"  # that of the ejection fraction
+    assert patient.flags == (Flag("outline_unclear", "PLAX: 0.6"),)
+    (patient,) = summarise_patients([four, loop_result("b", "A2C", 50.0), long], masks)
+    assert (patient.method, patient.loops) == ("biplane", ("a", "b", "c"))
+
+
+def test_a_patient_without_an_apical_view_has_no_ejection_fraction():
+    long = parasternal_loop("c", "PLAX", (Flag("outline_unclear", "0.6"),), lvidd_cm=5.0)
+    short = parasternal_loop("d", "PSAX", area_change_percent=40.0)
+    (patient,) = summarise_patients([long, short], {name: key_masks() for name in "cd"})
+    assert (patient.method, patient.loops, patient.quality) == ("parasternal", ("c", "d"), "doubtful")
+    assert not patient.ef_percent.known
+    assert not patient.edv_ml.known
+    assert (patient.lvidd_cm.value, patient.area_change_percent.value) == (5, 40)
+    assert patient.flags == (Flag("outline_unclear", "PLAX: 0.6"),)
+
+
+def test_loops_of_another_study_do_not_contribute():
+    four = replace(loop_result("a", "A4C", 50.0), study="1")
+    long = replace(parasternal_loop("c", "PLAX", lvidd_cm=5.0), study="2")
+    (patient,) = summarise_patients([four, long], {name: key_masks() for name in "ac"})
+    assert patient.loops == ("a",)
+    assert not patient.lvidd_cm.known
+
+
+def test_tables_hold_the_measures_of_parasternal_views(tmp_path):
+    long = parasternal_loop("c", "PLAX", lvidd_cm=5.0, la_diameter_cm=3.5)
+    patients = summarise_patients([long], {"c": key_masks()})
+    write_tables(tmp_path, [long], patients)
+    (read,) = read_patients(tmp_path)
+    assert read.lvidd_cm == Measure(5, 4, 6)
+    assert read.method == "parasternal"
+    dictionary = (tmp_path / "columns.csv").read_text().splitlines()
+    for file in ("patients.csv", "loops.csv", "beats.csv"):
+        for name in PARASTERNAL_MEASURES["PLAX"]:
+            assert any(row.startswith(f"{file},{name},") for row in dictionary)
+    long.to_json(tmp_path / "result.json")
+    assert LoopResult.from_json(tmp_path / "result.json").lvidd_cm == long.lvidd_cm
+
+
+class SideModel(MapModel):
+    """Model of PLAX alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.views = {"PLAX": self.views["A4C"]}
+
+
+class WholeModel(MapModel):
+    """Model of A4C, beside which another one measures PLAX."""
+
+    def __init__(self):
+        super().__init__()
+        self.others = {"side": SideModel()}
+
+
+def test_a_loop_is_measured_by_the_model_of_its_view():
+    maps, _ = beating()
+    model = WholeModel()
+    long = analyze_loop(made_loop(maps), model, LoopSettings(view="PLAX", samples=4), {}).result
+    assert long.status == "measured"
+    assert long.notes == (SIMULATED_ONLY,)
+    assert len(long.beats) == 2
+    assert all(not getattr(long, name).known for name in APICAL)
+    four = analyze_loop(made_loop(maps), model, LoopSettings(view="A4C", samples=4), {}).result
+    assert four.notes == ()
+    assert four.ef_percent.known
+    left_out = analyze_loop(made_loop(maps), model, LoopSettings(view="PSAX", samples=4), {}).result
+    assert left_out.reason == "the view is PSAX: the model measures A4C, PLAX"
+    with pytest.raises(DataError, match="give one of A4C, PLAX"):
+        model.of("PSAX")
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory):
+    """The shipped model, and a stand-in beside it that measures PLAX with the same parcels and white boxes."""
+    folder = tmp_path_factory.mktemp("models")
+    (shipped,) = (root / "alan-sim.model.json" for root in folders("checkpoints")[:1])
+    main = json.loads(shipped.read_text())
+    main.pop("view_bank")
+    main.pop("others", None)
+    views, spread = main["views"]["A4C"], {"lvidd_cm": [0.1, 0.2]}
+    write(folder, "alone", main)
+    write(folder, "side", {**main, "views": {"PLAX": views}, "spread": spread})
+    write(folder, "same", {**main, "views": {"A2C": views}})
+    write(folder, "chain", {**main, "views": {"PLAX": views}, "others": ["side"]})
+    write(folder, "both", {**main, "others": ["side"]})
+    return folder
+
+
+def write(folder, name, manifest):
+    (folder / f"{name}.model.json").write_text(json.dumps(manifest))
+
+
+def load(folder, name, **options):
+    return AnalysisModel.load(folder / f"{name}.model.json", **options)
+
+
+def test_a_manifest_names_further_models(manifests):
+    both, alone = load(manifests, "both"), load(manifests, "alone")
+    assert both.all_views() == ["A4C", "A2C", "PLAX"]
+    assert Manifest.load(manifests / "both.model.json").all_views() == ["A4C", "A2C", "PLAX"]
+    assert both.of("A4C") is both
+    assert both.of("PLAX") is both.others["side"]
+    assert set(both.of("PLAX").spread) == {"lvidd_cm"}
+    assert both.fingerprint != alone.fingerprint
+    assert both.others["side"].fingerprint == load(manifests, "side").fingerprint
+    shipped = AnalysisModel(both.parcels, both.views, both.size, spread=both.spread)
+    assert shipped.fingerprint == alone.fingerprint
+
+
+def test_a_view_belongs_to_one_model_and_models_form_no_chain(manifests):
+    main = json.loads((manifests / "alone.model.json").read_text())
+    for others, words in (
+        (["same"], "wrong and same both measure A2C"),
+        (["side", "side2"], "side and side2 both measure PLAX"),
+        (["chain"], "chain names further models"),
+        (["nowhere"], "no such model"),
+    ):
+        shutil.copy(manifests / "side.model.json", manifests / "side2.model.json")
+        write(manifests, "wrong", {**main, "others": others})
+        with pytest.raises(DataError, match=words):
+            load(manifests, "wrong")
+    alone = load(manifests, "alone")
+    with pytest.raises(DataError, match="the model and twin both measure A4C"):
+        AnalysisModel(alone.parcels, alone.views, others={"twin": alone})
+
+
+def test_a_saved_model_brings_its_others(manifests, tmp_path):
+    both = load(manifests, "both")
+    both.save(tmp_path / "model", "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} <= set(AnalysisModel.files("model"))
+    moved = AnalysisModel.load(shutil.move(tmp_path / "model", tmp_path / "moved"))
+    assert moved.fingerprint == both.fingerprint
+    assert moved.all_views() == both.all_views()
+
+
+def test_others_are_moved_to_the_device(manifests, monkeypatch):
+    both, moved = load(manifests, "both"), []
+    monkeypatch.setattr(type(both.parcels), "to", lambda self, device: moved.append(self) or self)
+    both.to(torch.device("cpu"))
+    assert moved == [both.parcels, both.others["side"].parcels]
+
+
+def test_an_opinion_goes_to_the_model_of_its_parcels(manifests, tmp_path, monkeypatch):
+    both = load(manifests, "both")
+    other = tmp_path / "other.json"
+    ExpertOpinion("lv", "0" * 64, {3: Opinion.of("inside")}).to_json(other)
+    with pytest.raises(ParameterError, match="same parcel model"):
+        load(manifests, "both", opinions=[other])
+    own = tmp_path / "own.json"
+    ExpertOpinion("lv", both.parcels.fingerprint, {3: Opinion.of("inside")}).to_json(own)
+    edited = load(manifests, "both", opinions=[own])
+    assert edited.fingerprint != both.fingerprint
