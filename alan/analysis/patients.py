@@ -12,19 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.analysis.measures import PARASTERNAL_MEASURES, median
+from alan.analysis.quality import PLANES_DIFFER, serious
 from alan.analysis.results import PARASTERNAL_METHOD, BeatResult, Flag, LoopResult, Measure, PatientResult
 from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm, shared_length_ejection_fraction
 from alan.data.sample import APICAL, PARASTERNAL
 
 #: Largest difference between the long axes of the two apical views, as a fraction of the shorter one.
 _AXES_DIFFER = 0.2
-#: Largest difference of the ejection fractions of the two apical views in points, chosen on CAMUS patients
-#: 0001-0350 (tests/benchmarks/bench_doubt.py).
-PLANES_DIFFER = 15
 #: Correlation of the errors of the two planes of a patient (docs/results/loops.md).
 _CORRELATION = 0.5
-#: Flags that do not concern the ejection fraction.
-_HARMLESS = {"size_unknown", "atrium_cut"}
 #: Largest number of loops whose reasons for a flag are listed for a patient.
 _NAMED = 2
 
@@ -48,7 +44,7 @@ def summarise_patients(
 ) -> list[PatientResult]:
     """Summarise the loops of each patient.
 
-    The best loop of each apical view is used: the loop with the fewest flags, then the most beats. With both
+    The best loop of each apical view is used: the loop with the fewest doubts, then the most beats. With both
     views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
     Diameters and areas are those of the best loop of each parasternal view. Its doubts are listed, but decide the
     quality only of a patient without an apical view.
@@ -133,7 +129,7 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
         names = ("ef_percent", "edv_ml", "esv_ml", "stroke_volume_ml")
         volumes = {name: getattr(only, name) for name in names}
         method = f"single plane {next(iter(best))}"
-    quality = "doubtful" if _serious(flags) else "good"
+    quality = "doubtful" if serious(flags) else "good"
     flags += [Flag(flag.code, f"{view}: {flag.reason}") for view, loop in beside.items() for flag in loop.flags]
     return PatientResult(
         patient, method, **common, **volumes, **averaged, lv_mass_g=mass, quality=quality, flags=_unique(flags)
@@ -168,14 +164,14 @@ def _best(loops: Sequence[LoopResult]) -> dict[str, LoopResult]:
     for view in (*APICAL, *PARASTERNAL):
         known = [loop for loop in loops if _view(loop) == view]
         if known:
-            found[view] = min(known, key=lambda x: (len(_serious(x.flags)), -len(_complete(x.beats)), x.loop))
+            found[view] = min(known, key=lambda x: (len(serious(x.flags)), -len(_complete(x.beats)), x.loop))
     return found
 
 
 def _rank(best: Mapping[str, LoopResult]) -> tuple[int, int, int, list[str]]:
     """Order the best loops of studies: those with both views first, then fewest doubts, then most beats."""
     loops = list(best.values())
-    doubts, beats = sum(len(_serious(x.flags)) for x in loops), sum(len(_complete(x.beats)) for x in loops)
+    doubts, beats = sum(len(serious(x.flags)) for x in loops), sum(len(_complete(x.beats)) for x in loops)
     return -len(best), doubts, -beats, [loop.loop for loop in loops]
 
 
@@ -242,10 +238,6 @@ def _mean(values: Sequence[Measure]) -> Measure:
 
 def _complete(beats: Sequence[BeatResult]) -> list[BeatResult]:
     return [beat for beat in beats if beat.end is not None]
-
-
-def _serious(flags: Sequence[Flag]) -> list[Flag]:
-    return [flag for flag in flags if flag.code not in _HARMLESS]
 
 
 def _doubts(loops: Mapping[str, LoopResult]) -> list[Flag]:

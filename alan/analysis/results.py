@@ -292,7 +292,7 @@ class PatientResult(Measurements):
         n_beats: Number of complete beats that were measured.
         ef_shared_length_percent: Biplane ejection fraction with one length of the long axis in both phases, as
             that of the CAMUS release; NaN without both apical views.
-        quality: ``good``, ``doubtful`` (a flag concerns it) or ``none`` (nothing was measured).
+        quality: ``good``, ``doubtful`` (a flag is more than a note) or ``none`` (nothing was measured).
         flags: Quality flags.
     """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alan.analysis.quality import serious
 from alan.analysis.reference import read_agreement
 from alan.analysis.results import Measure, PatientResult
 from alan.analysis.tables import read_loops, read_patients
@@ -128,7 +129,7 @@ def _patient_table(
         method = patient.method.replace(" ", "\N{NO-BREAK SPACE}")
         cells += [Cell(method or UNDEFINED), Cell(str(patient.n_beats))]
         cells.append(Cell(QUALITIES[patient.quality], badge=patient.quality))
-        doubts = [flag.reason for flag in patient.flags]
+        doubts = [flag.reason for flag in serious(patient.flags)]
         if patient.quality == "none" and not doubts:
             doubts = list(reasons.get(patient.patient, ()))
         cells.append(Cell("; ".join(dict.fromkeys(doubts))))

@@ -20,6 +20,7 @@ from alan.analysis.exports import (
     SEGMENTATION,
     key_frames,
 )
+from alan.analysis.quality import NOTES, serious
 from alan.analysis.results import PARASTERNAL_METHOD, RATE_SOURCES, BeatResult, LoopResult, Measure, PatientResult
 from alan.analysis.tables import LOOP_FOLDER, MEASURES, PARCELS
 from alan.data.structures import label_colour, structure_name
@@ -123,7 +124,10 @@ def _numbers(result: PatientResult) -> list[dict[str, str]]:
 
 
 def _doubts(result: PatientResult | LoopResult) -> list[str]:
-    return [f"{flag.reason[:1].upper()}{flag.reason[1:]}".rstrip(".") + "." for flag in result.flags]
+    """Write the doubts as sentences, and after them the notes."""
+    doubts = [f"{flag.reason[:1].upper()}{flag.reason[1:]}" for flag in serious(result.flags)]
+    notes = [f"Note: {flag.reason}" for flag in result.flags if flag.code in NOTES]
+    return [f"{text.rstrip('.')}." for text in (*doubts, *notes)]
 
 
 def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:

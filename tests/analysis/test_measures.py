@@ -168,6 +168,7 @@ def test_a_gap_in_time_is_no_low_frame_rate():
         ("atrium_cut", {"atrium": np.ones((60, 112, 112), bool)}),
         ("foreshortened", {"curves": measure_curves(np.stack([ellipse(50, 48)] * 60), Grid((1, 1), (1, 1)))}),
         ("outline_unclear", {"contrasts": {"end-diastole": 0.75, "end-systole": 0.6}}),
+        ("diastole_unclear", {"contrasts": {"end-diastole": 0.73, "end-systole": 0.75}}),
         ("implausible", {"numbers": [BeatMeasures(100, 99, 1, 1, 1, 1)] * 2}),
         ("implausible", {"numbers": [BeatMeasures(0, 0, np.nan, np.nan, 1, 1)]}),
         ("implausible", {"numbers": [BeatMeasures(23_000, 10_000, 13_000, 56, 1, 1)]}),
@@ -243,13 +244,13 @@ def test_biplane_volume_is_computed_from_both_views():
     assert patient.quality == "good"
 
 
-@pytest.mark.parametrize(("ef", "codes"), [(65.0, []), (66.0, ["planes_differ"])])
+@pytest.mark.parametrize(("ef", "codes"), [(70.0, []), (71.0, ["planes_differ"])])
 def test_ejection_fractions_of_two_views_that_differ_raise_a_doubt(ef, codes):
     loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", ef)]
     (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks()})
     assert [flag.code for flag in patient.flags] == codes
     assert patient.quality == ("doubtful" if codes else "good")
-    assert all("differ by 16 points" in flag.reason and flag.code in FLAGS for flag in patient.flags)
+    assert all("differ by 21 points" in flag.reason and flag.code in FLAGS for flag in patient.flags)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +331,15 @@ def test_an_atrium_cut_in_one_view_raises_no_doubt_if_the_other_view_has_its_vol
     assert (patient.la_volume_ml.value, patient.flags) == (60, ())
     (alone,) = summarise_patients([cut], masks)
     assert [flag.code for flag in alone.flags] == ["atrium_cut"]
+
+
+@pytest.mark.parametrize(
+    ("code", "quality"), [("outline_unclear", "good"), ("foreshortened", "good"), ("diastole_unclear", "doubtful")]
+)
+def test_notes_leave_a_result_good(code, quality):
+    loops = [loop_result("a", "A4C", 50.0, (Flag(code, "reason"),)), loop_result("b", "A2C", 60.0)]
+    (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks()})
+    assert (patient.quality, [flag.code for flag in patient.flags]) == (quality, [code])
 
 
 def test_a_doubt_of_one_loop_names_it():

@@ -178,7 +178,7 @@ def parasternal_loop(name, view, flags=(), **values):
 
 
 def test_a_patient_has_the_measures_of_each_view():
-    long = parasternal_loop("c", "PLAX", (Flag("outline_unclear", "0.6"),), lvidd_cm=5.0, la_diameter_cm=3.5)
+    long = parasternal_loop("c", "PLAX", (Flag("diastole_unclear", "0.6"),), lvidd_cm=5.0, la_diameter_cm=3.5)
     short = parasternal_loop("d", "PSAX", area_change_percent=40.0, wall_thickness_cm=1.0)
     four = replace(loop_result("a", "A4C", 50.0), area_change_percent=Measure(30.0))
     masks = {name: key_masks() for name in "abcd"}
@@ -189,20 +189,20 @@ def test_a_patient_has_the_measures_of_each_view():
     assert patient.wall_thickness_cm == short.wall_thickness_cm
     assert patient.area_change_percent.value == 30  # that of the apical view
     assert patient.quality == "good"  # that of the ejection fraction
-    assert patient.flags == (Flag("outline_unclear", "PLAX: 0.6"),)
+    assert patient.flags == (Flag("diastole_unclear", "PLAX: 0.6"),)
     (patient,) = summarise_patients([four, loop_result("b", "A2C", 50.0), long], masks)
     assert (patient.method, patient.loops) == ("biplane", ("a", "b", "c"))
 
 
 def test_a_patient_without_an_apical_view_has_no_ejection_fraction():
-    long = parasternal_loop("c", "PLAX", (Flag("outline_unclear", "0.6"),), lvidd_cm=5.0)
+    long = parasternal_loop("c", "PLAX", (Flag("diastole_unclear", "0.6"),), lvidd_cm=5.0)
     short = parasternal_loop("d", "PSAX", area_change_percent=40.0)
     (patient,) = summarise_patients([long, short], {name: key_masks() for name in "cd"})
     assert (patient.method, patient.loops, patient.quality) == ("parasternal", ("c", "d"), "doubtful")
     assert not patient.ef_percent.known
     assert not patient.edv_ml.known
     assert (patient.lvidd_cm.value, patient.area_change_percent.value) == (5, 40)
-    assert patient.flags == (Flag("outline_unclear", "PLAX: 0.6"),)
+    assert patient.flags == (Flag("diastole_unclear", "PLAX: 0.6"),)
 
 
 def test_loops_of_another_study_do_not_contribute():

@@ -5,7 +5,10 @@ outlines with less than alan.analysis.quality.UNCLEAR. The store is that of prep
 python tests/benchmarks/bench_doubt.py --store data/camus_views.h5 --split val
 
 Then it prints how well biplane ejection fractions agree with the manual masks if those of the two planes of a
-patient differ by more than a bound; `alan analyze` doubts them from alan.analysis.patients.PLANES_DIFFER on.
+patient differ by more than a bound; `alan analyze` doubts them from alan.analysis.quality.PLANES_DIFFER on.
+
+Last, it prints the errors of the biplane ejection fraction of patients with and without each doubt or note, and
+for pairs of bounds the same and the share of patients with a doubt; on test patients, for the chosen bounds alone.
 
 With ``--intervals`` the 90% intervals of planes with and without a doubtful outline are measured on every second
 patient, from the first (0) or from the second (1) on:
@@ -13,21 +16,24 @@ python tests/benchmarks/bench_doubt.py --store data/camus_views.h5 --split train
 """
 
 import argparse
+from itertools import product
 
 import numpy as np
-from bench_camus_ef import PHASES, VIEWS, biplane_measures, ejection_fractions, segment
+from bench_camus_ef import PHASES, VIEWS, biplane_measures, ejection_fractions, segment, views_of_phases
 from sklearn.metrics import roc_auc_score
 
 from alan.analysis import AnalysisModel
-from alan.analysis.patients import PLANES_DIFFER
 from alan.analysis.planes import MEASURED, measure_planes
-from alan.analysis.quality import UNCLEAR, outline_contrast
+from alan.analysis.quality import DIASTOLE_UNCLEAR, PLANES_DIFFER, UNCLEAR, outline_contrast
+from alan.cardiac import area_cm2, long_axis_cm
 from alan.data import FrameStore
 from alan.overlap import dice_of_counts
 from alan.progress import batches
 
+#: Bounds on the contrast at end-diastole that are compared.
+CONTRASTS = (0.0, 0.72, 0.73, DIASTOLE_UNCLEAR, 0.74)
 #: Differences of the ejection fractions of two planes that are compared, and a large error, in points.
-BOUNDS, LARGE = (10, 12, PLANES_DIFFER, 18, 20, 25), 15
+BOUNDS, LARGE = (10, 12, 15, 18, PLANES_DIFFER, 25), 15
 
 
 def contrasts(model, rows, maps, masks):
@@ -70,6 +76,53 @@ def show_planes(store, rows, masks, truth, doubtful, *, bounds):
                 mean = error.mean() if len(error) else np.nan
                 parts.append(f"{words}: {len(error)}, error {mean:.1f}, r {r:.2f}, {large:.0%} above {LARGE}")
             print(f"  planes of {title} differ {'; '.join(parts)}")
+
+
+def show_rules(store, rows, masks, truth, contrast, *, choose):
+    """Print errors of the biplane ejection fraction of patients with and without a doubt or note."""
+    found, true = (ejection_fractions(store, rows, given) for given in (masks, truth))
+    patients = [p for p in found if all(np.isfinite(found[p].get(name, np.nan)) for name in (*VIEWS, "biplane"))]
+    both, by_masks = (np.array([of[p]["biplane"] for p in patients]) for of in (found, true))
+    apart = np.array([abs(found[p]["A4C"] - found[p]["A2C"]) for p in patients])
+    lowest = rows.assign(contrast=contrast).groupby(["patient", "phase"])["contrast"].min()
+    diastole, systole = (np.array([lowest[p, phase] for p in patients]) for phase in PHASES)
+    shapes = []
+    for patient, (hearts, _) in views_of_phases(store, rows, masks):
+        lengths = [long_axis_cm(mask, size) for mask, size in zip(hearts[:2], hearts[2], strict=True)]
+        areas = [area_cm2(mask, size) for mask, size in zip(hearts[:2], hearts[2], strict=True)]
+        ratio = min(length**2 / area * np.pi / 4 for length, area in zip(lengths, areas, strict=True))
+        if patient in patients:
+            shapes.append((ratio, max(lengths) / min(lengths) - 1))
+    ratio, unequal = np.array(shapes).T
+
+    def show(title, chosen):
+        parts = []
+        for some in (chosen, ~chosen):
+            error = np.abs(both - by_masks)[some]
+            if len(error) < 3:
+                parts.append(f"{len(error)}")
+                continue
+            r = np.corrcoef(both[some], by_masks[some])[0, 1]
+            parts.append(
+                f"{len(error)}, error {error.mean():.1f}, r {r:.2f}, {(error > LARGE).mean():.0%} above {LARGE}"
+            )
+        print(f"  {title}: {chosen.mean():.0%} of the patients ({parts[0]}; others {parts[1]})")
+
+    show(f"contrast at end-systole below {UNCLEAR}", systole < UNCLEAR)
+    show("less than 1.35 times as long as wide", ratio < 1.35)
+    show("axes differ by more than 20%", unequal > 0.2)
+    pairs = [(DIASTOLE_UNCLEAR, PLANES_DIFFER)]
+    for bound, points in product(CONTRASTS, (15, 18, PLANES_DIFFER, 25, 100)) if choose else pairs:
+        title = f"contrast at end-diastole below {bound:g}, or planes that differ by more than {points} points"
+        show(title, (diastole < bound) | (apart > points))
+    for view in VIEWS:
+        of_view = rows.assign(contrast=contrast)[(rows["view"] == view) & (rows["phase"] == "ED")]
+        unclear = set(of_view.loc[of_view["contrast"] < DIASTOLE_UNCLEAR, "patient"])
+        errors = {p: abs(found[p][view] - true[p][view]) for p in patients}
+        for title, some in (("unclear", unclear), ("others", errors.keys() - unclear)):
+            known = [errors[p] for p in some if p in errors]
+            mean = np.mean(known or [np.nan])
+            print(f"  {view} alone, end-diastole {title}: {len(known)} planes, error {mean:.1f}")
 
 
 def show_intervals(store, model, split, rows, contrast):
@@ -125,6 +178,7 @@ def main():
     show_patients(store, rows, masks, truth, doubtful)
     bounds = (PLANES_DIFFER,) if options.split == "test" else BOUNDS  # chosen on the other patients
     show_planes(store, rows, masks, truth, doubtful, bounds=bounds)
+    show_rules(store, rows, masks, truth, contrast, choose=options.split != "test")
     if options.intervals is not None:
         show_intervals(store, model, options.split, rows, contrast)
 
