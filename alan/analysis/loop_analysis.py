@@ -16,7 +16,15 @@ from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.quality import Evidence, find_flags, find_unclear, outline_contrast
-from alan.analysis.results import BeatResult, LoopResult, Measure, RateSource, Spread, ViewEvidence
+from alan.analysis.results import (
+    SIMULATED_ONLY,
+    BeatResult,
+    LoopResult,
+    Measure,
+    RateSource,
+    Spread,
+    ViewEvidence,
+)
 from alan.analysis.timeline import Rhythm, Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
 from alan.analysis.uncertainty import rate_with_interval, sample_beats, widen_intervals, with_intervals
 from alan.arrays import FloatArray
@@ -33,8 +41,6 @@ _BATCH = 32
 _READ, _FOUND = 0.2, 0.7
 #: Note of a loop whose left and right were swapped.
 _MIRRORED = "left and right are swapped for the analysis (mirror)"
-#: Note of a loop in a view of which no labelled patients are at hand.
-SIMULATED_ONLY = "outlines of this view were checked on simulated loops only"
 
 
 @bounded

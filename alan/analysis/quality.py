@@ -150,7 +150,8 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
     if e.view.mirrored:
         yield "mirrored", "left and right seem to be swapped: compare with the other value of --mirror"
     if not e.sized:
-        yield "size_unknown", "the size of a pixel is unknown: give --spacing for volumes in ml"
+        what = "diameters in cm" if e.view.view in PARASTERNAL else "volumes in ml"
+        yield "size_unknown", f"the size of a pixel is unknown: give --spacing for {what}"
     if e.cavity is None or e.curves is None:
         return
     empty = 1 - float(np.mean(e.cavity.any((1, 2))))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from alan.analysis.exports import OVERLAY
 from alan.analysis.loop_analysis import LoopSettings
 from alan.analysis.manifest import Manifest
-from alan.analysis.results import LoopResult, Measure
+from alan.analysis.results import SIMULATED_ONLY, LoopResult, Measure
 from alan.analysis.run import Analysis, analyze_files
 from alan.analysis.tables import LOOP_FOLDER, MEASURES
 from alan.analysis.worker import LABELS, AnalysisSettings
@@ -33,14 +33,14 @@ from alan.report.analysis import write_analysis_report
 _SHOWN = 300
 #: Doubts whose remedy on the page differs from that of the command line.
 _REMEDIES = {
-    "size_unknown": "the size of a pixel is unknown: enter it for volumes in ml",
+    "size_unknown": "the size of a pixel is unknown: enter it for volumes in ml or diameters in cm",
     "mirrored": "left and right seem to be swapped: tick the box above and upload the loop again",
     "times_unknown": "the times of the frames are unknown: no beat is measured",
 }
 #: Text that replaces the doubt about the size once a size was entered.
 _ENTERED = (
-    "the size of a pixel was entered after the upload: volumes have no interval, and *Download all* does not "
-    "follow it; upload the loop again with this size for both"
+    "the size of a pixel was entered after the upload: volumes and diameters have no interval, and *Download all* "
+    "does not follow it; upload the loop again with this size for both"
 )
 
 
@@ -256,6 +256,8 @@ def doubts_of(result: LoopResult, others: int = 0, *, entered: bool = False) -> 
     lines = [f"- {_REMEDIES.get(flag.code, flag.reason)}" for flag in flags]
     lines += [f"- {_ENTERED}"] if entered else []
     lines = ["**Doubts**\n", *lines] if lines else ["No doubt was raised."]
+    if SIMULATED_ONLY in result.notes:
+        lines.append(f"\n{SIMULATED_ONLY.capitalize()}.")
     if others:
         lines.append(f"\nThe file holds {others + 1} loops: the first is shown, *Download all* has all of them.")
     return "\n".join(lines)

@@ -6,37 +6,36 @@ import itertools
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from alan.analysis.exports import median_beat
-from alan.analysis.measures import Grid, measure_curves, median, select_beats
+from alan.analysis.measures import SIZED, BeatMeasures, Grid, measure_beat, select_beats, summarise_beats
 from alan.analysis.results import LoopResult, Measure
 from alan.analysis.tables import SOURCES
-from alan.arrays import BoolArray, ByteArray, FloatArray
+from alan.arrays import ByteArray
 from alan.cardiac.beats import Beat
-from alan.cardiac.volumes import ejection_fraction, shortening_percent
 from alan.errors import DataError, ParameterError
 
-
-@dataclass(frozen=True)
-class MovedBeat:
-    """Measurements between two frames.
-
-    Attributes:
-        edv_ml: Volume at end-diastole; NaN if the size of a pixel is unknown.
-        esv_ml: Volume at end-systole.
-        ef_percent: Ejection fraction by the method of disks; NaN if an outline is empty.
-        area_change_percent: Fractional change of the area of the left ventricle.
-    """
-
-    edv_ml: float
-    esv_ml: float
-    ef_percent: float
-    area_change_percent: float
+#: Measures between two frames, in words; those of other views are unknown.
+_WORDS = {
+    "edv_ml": "EDV {:z.0f} ml",
+    "esv_ml": "ESV {:z.0f} ml",
+    "ef_percent": "EF {:z.0f}%",
+    "lvidd_cm": "LVIDd {:z.1f} cm",
+    "lvids_cm": "LVIDs {:z.1f} cm",
+    "fractional_shortening_percent": "fractional shortening {:z.0f}%",
+    "ivsd_cm": "IVSd {:z.1f} cm",
+    "lvpwd_cm": "LVPWd {:z.1f} cm",
+    "area_change_percent": "fractional area change {:z.0f}%",
+    "wall_thickness_cm": "wall thickness {:z.1f} cm",
+}
+#: Measures that are negative if the frames are exchanged; the first one that is known counts.
+_CHANGES = ("ef_percent", "fractional_shortening_percent", "area_change_percent")
 
 
 def first_frames(result: LoopResult) -> tuple[int, int]:
@@ -59,8 +58,8 @@ def lv_areas(result: LoopResult) -> list[float]:
     return [frame.area_cm2.get("lv", frame.area_px["lv"]) for frame in result.frames]
 
 
-def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> MovedBeat:
-    """Measure between two frames.
+def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> BeatMeasures:
+    """Measure between two frames; sizes are NaN if the size of a pixel is unknown.
 
     Args:
         result: An analyzed loop.
@@ -74,14 +73,14 @@ def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> 
     for name, frame in (("ed", ed), ("es", es)):
         if not 0 <= frame < len(labels):
             raise ParameterError(f"{name} is {frame}: give a frame from 0 to {len(labels) - 1}")
-    cavity = labels[[ed, es]] == result.structures.index("lv") + 1
-    (edv, esv), (larger, smaller) = _volumes_and_areas(cavity, Grid.of(result, labels))
-    ef, change = ejection_fraction(edv, esv), shortening_percent(larger, smaller)
-    return MovedBeat(edv, esv, ef, change) if result.pixel_mm else MovedBeat(math.nan, math.nan, ef, change)
+    pair = labels[[ed, es]]
+    masks = {name: pair == value for value, name in enumerate(result.structures, 1)}
+    found = measure_beat(Beat(0, 1, None, regular=True), masks, Grid.of(result, labels))
+    return found if result.pixel_mm else replace(found, **dict.fromkeys(SIZED, math.nan))
 
 
 def with_spacing(result: LoopResult, labels: ByteArray, spacing: float | None) -> LoopResult:
-    """Return a loop with another pixel width and the resulting areas and volumes, without intervals.
+    """Return a loop with another pixel width and the resulting areas, volumes and diameters, without intervals.
 
     Args:
         result: An analyzed loop.
@@ -96,13 +95,14 @@ def with_spacing(result: LoopResult, labels: ByteArray, spacing: float | None) -
         replace(frame, area_cm2={name: area * cm2 for name, area in frame.area_px.items()})
         for frame in result.frames
     )
-    sized = replace(result, pixel_mm=mm, frames=frames, la_volume_ml=Measure(), lv_mass_g=Measure())
+    unknown: dict[str, Any] = dict.fromkeys(SIZED, Measure())
+    sized = replace(result, pixel_mm=mm, frames=frames, **unknown)
     counted = select_beats([Beat(beat.ed, beat.es, beat.end, regular=beat.regular) for beat in result.beats])
     moved = [measure_between(sized, labels, beat.ed, beat.es) for beat in counted]
-    if not moved:
-        return sized
-    edv, esv = median([beat.edv_ml for beat in moved]), median([beat.esv_ml for beat in moved])
-    return replace(sized, edv_ml=Measure(edv), esv_ml=Measure(esv), stroke_volume_ml=Measure(edv - esv))
+    values = summarise_beats(moved, sized=True)
+    left_out = ("la_volume_ml", "lv_mass_g")
+    known: dict[str, Any] = {name: value for name, value in values.items() if name in set(SIZED) - {*left_out}}
+    return replace(sized, **known)
 
 
 def pictures_of(video: Path, frames: Sequence[int]) -> list[ByteArray | None]:
@@ -124,17 +124,13 @@ def pictures_of(video: Path, frames: Sequence[int]) -> list[ByteArray | None]:
     return [found.get(n) for n in frames]
 
 
-def sentence(beat: MovedBeat) -> str:
+def sentence(beat: BeatMeasures) -> str:
     """Describe the measurements in words, without the unknown ones."""
-    words = {
-        "EDV {:z.0f} ml": beat.edv_ml,
-        "ESV {:z.0f} ml": beat.esv_ml,
-        "EF {:z.0f}%": beat.ef_percent,
-        "fractional area change {:z.0f}%": beat.area_change_percent,
-    }
-    text = ", ".join(text.format(value) for text, value in words.items() if not math.isnan(value))
+    known = {name: value for name in _WORDS if not math.isnan(value := getattr(beat, name))}
+    text = ", ".join(_WORDS[name].format(value) for name, value in known.items())
+    change = next((known[name] for name in _CHANGES if name in known), 0.0)
     swapped = "; the ventricle is smaller at end-diastole than at end-systole: exchange the frames"
-    return text + swapped if beat.ef_percent < 0 else text
+    return text + swapped if change < 0 else text
 
 
 def pack(folder: Path, target: Path) -> Path:
@@ -146,8 +142,3 @@ def pack(folder: Path, target: Path) -> Path:
     """
     shutil.rmtree(folder / SOURCES, ignore_errors=True)
     return Path(shutil.make_archive(str(target.with_suffix("")), "zip", folder))
-
-
-def _volumes_and_areas(cavity: BoolArray, grid: Grid) -> tuple[FloatArray, FloatArray]:
-    curves = measure_curves(cavity, grid)
-    return curves.volume, curves.area

@@ -14,7 +14,7 @@ import numpy as np
 
 from alan.analysis.quality import serious
 from alan.analysis.reference import read_agreement
-from alan.analysis.results import Measure, PatientResult
+from alan.analysis.results import PARASTERNAL_METHOD, SIMULATED_ONLY, Measure, PatientResult
 from alan.analysis.tables import read_loops, read_patients
 from alan.report.agreement import agreement_figure
 from alan.report.html import write_page
@@ -22,9 +22,10 @@ from alan.report.patient import (
     PATIENT_FOLDER,
     QUALITIES,
     Overview,
+    has_intervals,
     left_out_table,
     loop_folder,
-    whole_cell,
+    measure_cell,
     write_patient_page,
 )
 from alan.report.pictures import embed_picture, make_picture
@@ -35,6 +36,8 @@ from alan.words import plural
 
 #: Longest side of the pictures of the first page in pixels, and number of patients whose picture it shows.
 _THUMBNAIL, _SHOWN = 300, 24
+#: Columns of the table of patients if none has an ejection fraction.
+_PARASTERNAL = {"lvidd_cm": "LVIDd, cm", "fractional_shortening_percent": "FS, %", "area_change_percent": "FAC, %"}
 
 
 def write_analysis_report(run: str | os.PathLike[str]) -> Path:
@@ -73,7 +76,9 @@ def write_analysis_report(run: str | os.PathLike[str]) -> Path:
             "n_loops": overview.n_loops,
             "headline": _headline(patients, overview, len(failures)),
             "patient_table": _patient_table(patients, overview.reasons),
-            "intervals": any(math.isfinite(patient.ef_percent.low) for patient in patients),
+            "intervals": any(has_intervals(patient) for patient in patients),
+            "apical": any(patient.ef_percent.known for patient in patients),
+            "parasternal": overview.parasternal,
             "gallery": _gallery(root, patients),
             "more": _more(patients),
             "doubt_table": _doubt_table(overview),
@@ -105,8 +110,11 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
         f"{text}; {plural(lost, 'file or loop was', 'files or loops were')} left out." if lost else f"{text}."
     ]
     values = [patient.ef_percent.value for patient in patients if patient.ef_percent.known]
+    if overview.parasternal:
+        paragraphs.append(f"{plural(overview.parasternal, 'loop')} in PLAX or PSAX: {SIMULATED_ONLY}.")
     if not values:
-        return [*paragraphs, "No ejection fraction was measured; the reasons are below."]
+        why = "it needs an apical view" if overview.parasternal == n_measured else "the reasons are below"
+        return [*paragraphs, f"No ejection fraction was measured; {why}."]
     middle, low, high = (number(float(value), 0) for value in (np.median(values), min(values), max(values)))
     spread = f"median {middle}%, from {low}% to {high}%" if len(values) > 1 else f"{middle}%"
     biplane = sum(patient.method == "biplane" for patient in patients)
@@ -120,12 +128,17 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
 def _patient_table(
     patients: Sequence[PatientResult], reasons: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> Table:
-    volumes = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml"}
-    if not any(getattr(patient, name).known for patient in patients for name in volumes):
-        volumes = {}  # a phone shows few columns
+    def known(titles: dict[str, str]) -> dict[str, str]:
+        return {name: title for name, title in titles.items() if any(getattr(p, name).known for p in patients)}
+
+    names, volumes = {"ef_percent": "EF, %"}, {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml"}
+    if known(volumes):  # a phone shows few columns
+        names |= volumes
+    elif not known(names):
+        names = known(_PARASTERNAL) or names
     rows = []
     for patient in patients:
-        cells = [whole_cell(getattr(patient, name)) for name in ("ef_percent", *volumes)]
+        cells = [measure_cell(patient, name) for name in names]
         method = patient.method.replace(" ", "\N{NO-BREAK SPACE}")
         cells += [Cell(method or UNDEFINED), Cell(str(patient.n_beats))]
         cells.append(Cell(QUALITIES[patient.quality], badge=patient.quality))
@@ -136,8 +149,7 @@ def _patient_table(
         rows.append(Row(patient.patient, cells, link=_page(patient)))
     columns = [
         Column("Patient", number=False),
-        Column("EF, %"),
-        *map(Column, volumes.values()),
+        *map(Column, names.values()),
         Column("Method", number=False),
         Column("Beats"),
         Column("Quality", number=False),
@@ -154,7 +166,9 @@ def _gallery(root: Path, patients: Sequence[PatientResult]) -> list[dict[str, An
     """Collect the pictures of the first measured patients."""
     found = []
     for patient in [patient for patient in patients if patient.loops][:_SHOWN]:
-        text = f"EF {_text(patient.ef_percent, '%')}, {QUALITIES[patient.quality].lower()}"
+        what = f"EF {_text(patient.ef_percent, '%')}"
+        what = patient.method if patient.method == PARASTERNAL_METHOD else what
+        text = f"{what}, {QUALITIES[patient.quality].lower()}"
         for name in patient.loops[:1]:
             for file, moment in (("ed.png", "at end-diastole"), ("frame.png", "as a still")):
                 alternative = f"Patient {patient.patient}, loop {name} {moment}, with outlines; {text}"

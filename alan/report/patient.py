@@ -21,8 +21,17 @@ from alan.analysis.exports import (
     key_frames,
 )
 from alan.analysis.quality import NOTES, serious
-from alan.analysis.results import PARASTERNAL_METHOD, RATE_SOURCES, BeatResult, LoopResult, Measure, PatientResult
+from alan.analysis.results import (
+    PARASTERNAL_METHOD,
+    RATE_SOURCES,
+    SIMULATED_ONLY,
+    BeatResult,
+    LoopResult,
+    Measure,
+    PatientResult,
+)
 from alan.analysis.tables import LOOP_FOLDER, MEASURES, PARCELS
+from alan.data.sample import PARASTERNAL
 from alan.data.structures import label_colour, structure_name
 from alan.report.analysis_figures import loop_curve
 from alan.report.html import write_page
@@ -47,6 +56,7 @@ class Overview:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     doubts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    parasternal: int = 0
     models: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -62,6 +72,8 @@ class Overview:
         self.names.setdefault(loop.patient, []).append(loop.loop)
         if loop.status != "measured":
             self.left_out.append((loop.loop, loop.reason))
+        elif loop.view and loop.view.view in PARASTERNAL:
+            self.parasternal += 1
         for flag in loop.flags:
             self.doubts[flag.code] += 1
             self.examples.setdefault(flag.code, flag.reason)
@@ -103,7 +115,9 @@ def write_patient_page(
             "patient": patient,
             "quality": QUALITIES[patient.quality],
             "basis": basis,
-            "intervals": math.isfinite(patient.ef_percent.low),
+            "intervals": has_intervals(patient),
+            "apical": patient.ef_percent.known,
+            "parasternal": SIMULATED_ONLY if overview.parasternal else "",
             "numbers": _numbers(patient),
             "doubts": _doubts(patient),
             "clips": [_clip(root, loop) for loop in sorted(measured, key=_order)],
@@ -191,16 +205,21 @@ def _beat_table(loop: LoopResult) -> Table:
     rows = []
     for n, beat in enumerate(loop.beats, 1):
         kind = "incomplete" if beat.end is None else "regular" if beat.regular else "irregular"
-        cells = [Cell(f"{beat.ed} – {beat.es}"), *(_cell(beat, name) for name in names), Cell(kind)]
+        cells = [Cell(f"{beat.ed} – {beat.es}"), *(measure_cell(beat, name) for name in names), Cell(kind)]
         rows.append(Row(str(n), cells))
     columns = [Column("Beat"), Column("Frames ED – ES")]
     columns += [Column(f"{MEASURES[name].title}, {MEASURES[name].unit}") for name in names]
     return Table("Beats", [*columns, Column("", number=False)], [Section(rows)], small=True)
 
 
-def _cell(beat: BeatResult, name: str) -> Cell:
+def has_intervals(result: PatientResult) -> bool:
+    """Return whether a measure of a patient has an interval."""
+    return any(math.isfinite(getattr(result, name).low) for name in MEASURES)
+
+
+def measure_cell(result: PatientResult | BeatResult, name: str) -> Cell:
     """Return the cell of a measure with its interval."""
-    measure, decimals = getattr(beat, name), MEASURES[name].decimals
+    measure, decimals = getattr(result, name), MEASURES[name].decimals
     return Cell(number(measure.value, decimals), _ends(measure, decimals)) if measure.known else Cell(UNDEFINED)
 
 
@@ -255,13 +274,6 @@ def left_out_table(rows: Sequence[Row]) -> Table:
     """Return the table of loops that were left out, with their reasons in the last column."""
     columns = [Column("Loop", number=False), Column("Reason", number=False)]
     return Table(f"Left out: {plural(len(rows), 'file or loop', 'files or loops')}", columns, [Section(rows)])
-
-
-def whole_cell(measure: Measure) -> Cell:
-    """Return the cell of a measure without decimals, with its interval."""
-    if not measure.known:
-        return Cell(UNDEFINED)
-    return Cell(number(measure.value, 0), _ends(measure))
 
 
 def _ends(measure: Measure, decimals: int = 0) -> str:

@@ -11,11 +11,10 @@ import torch
 
 import alan.analysis.timeline
 from alan.analysis import AnalysisModel, Flag, LoopSettings, Manifest, Measure, ViewEvidence, analyze_loop
-from alan.analysis.loop_analysis import SIMULATED_ONLY
 from alan.analysis.measures import PARASTERNAL_MEASURES, SIZED, Grid, measure_beat, measure_curves
 from alan.analysis.patients import summarise_patients
 from alan.analysis.quality import find_flags
-from alan.analysis.results import LoopResult
+from alan.analysis.results import SIMULATED_ONLY, LoopResult
 from alan.analysis.tables import MEASURES, read_patients, write_tables
 from alan.analysis.timeline import Timeline, settle_beats
 from alan.cardiac import Beat, linear_mass_g

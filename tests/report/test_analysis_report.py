@@ -6,8 +6,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.sr._concepts_dict import concepts
 
 from alan.analysis import (
     AnalysisModel,
@@ -16,10 +18,14 @@ from alan.analysis import (
     LoopResult,
     Measure,
     ParcelEvidence,
+    ViewEvidence,
     export_loop,
     write_tables,
 )
+from alan.analysis.dicom_report import _MEASURES
 from alan.analysis.reference import write_agreement
+from alan.analysis.results import SIMULATED_ONLY
+from alan.analysis.tables import MEASURES
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -243,6 +249,63 @@ def test_unknown_volumes_have_no_column():
         titles = [column.title for column in _patient_table(patients).columns]
         assert ("EDV, ml" in titles) == ("ESV, ml" in titles) == there
         assert all(len(row.cells) == len(titles) - 1 for row in _patient_table(patients).sections[0].rows)
+
+
+def parasternal_folder(root, view="PLAX", **measures):
+    """Results of one loop in a parasternal view, in a folder of its own."""
+    loop, labels = MadeLoop(), made_labels()
+    unknown = dict.fromkeys(("edv_ml", "esv_ml", "ef_percent"), Measure())
+    result = replace(
+        made_result(loop, view=ViewEvidence(view, 1.0), notes=(SIMULATED_ONLY,)), **unknown, **measures
+    )
+    beats = tuple(replace(beat, **unknown, **measures) for beat in result.beats)
+    frames = tuple(replace(frame, volume_ml=None, length_cm=None) for frame in result.frames)
+    result = replace(result, beats=beats, frames=frames)
+    export_loop(root, loop, labels, result, ["overlay", "dicom"], evidence=made_evidence(labels))
+    result.to_json(root / "loops" / "loop1" / "result.json")
+    patient = replace(made_patient(method="parasternal"), **unknown, **measures)
+    write_tables(root, [result], [patient])
+    write_analysis_report(root)
+    return root
+
+
+def test_pages_of_parasternal_loops_show_their_measures_and_that_they_were_checked_on_simulated_loops(tmp_path):
+    diameter, septum = Measure(5.04, 4.5, 5.6), Measure(0.93)
+    root = parasternal_folder(tmp_path, lvidd_cm=diameter, ivsd_cm=septum)
+    first, page = (page_of(root / name)[0] for name in ("report.html", "patients/p1/report.html"))
+    assert "1 loop in PLAX or PSAX: outlines of this view were checked on simulated loops only." in first
+    assert "No ejection fraction was measured; it needs an apical view." in first
+    assert "LVIDd, cm" in first
+    assert "5.0 4.5 to 5.6" in first
+    assert "EF, %" not in first
+    assert "PLAX and PSAX: outlines of this view were checked on simulated loops only." in page
+    assert "LV internal diameter, end-diastole (LVIDd) 5.0 cm 4.5 to 5.6" in page
+    assert "Septum, end-diastole (IVSd) 0.9 cm" in page
+    assert "Ejection fraction" not in page
+    assert "Area of the left ventricle (cm²)" in page
+    for text in (first, page):
+        assert "measured on simulated loops only" in text
+        assert "CAMUS" not in text
+        assert "alan calibrate" not in text
+
+
+def test_a_report_of_a_parasternal_loop_has_the_codes_of_its_measures(tmp_path):
+    root = parasternal_folder(tmp_path, lvidd_cm=Measure(5.0, 4.5, 5.5), la_diameter_cm=Measure(3.5))
+    file = pydicom.dcmread(root / "loops" / "loop1" / "measurements.dcm")
+    texts = str(file)
+    for code in ("29436-3", "29469-4"):
+        assert code in texts
+    assert "18043-0" not in texts  # ejection fraction
+
+
+def test_every_measure_has_a_code_of_the_dicom_standard():
+    """Codes and meanings are those of the context groups that pydicom contains."""
+    for name, (scheme, value, meaning, _) in _MEASURES.items():
+        known = [
+            code[0] for codes in concepts[scheme].values() for number, code in codes.items() if number == value
+        ]
+        assert {text.lower() for text in known} >= {meaning.lower()} or name == "heart_rate_bpm", name
+    assert set(_MEASURES) == set(MEASURES) - {"shortening_percent"}
 
 
 def test_the_curve_shows_areas_without_a_pixel_size():
