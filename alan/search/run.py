@@ -73,11 +73,12 @@ def run_search(
     """
     third_party("optuna", "search")
     from alan.search.results import DATABASE, write_search_results
-    from alan.search.storage import explain_lost_storage, open_storage
+    from alan.search.storage import check_storage, explain_lost_storage, open_storage
     from alan.search.study import SearchStudy
 
     folder, settings = Path(out), SearchSettings(space.resolve_names(), data, training, study)
     _check_folder(folder, DATABASE)
+    check_storage(study.storage)
     stores = _check_training(settings)
     weights = _identify_weights(settings.space.weights)
     classes = n_classes(data.structures)

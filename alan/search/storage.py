@@ -23,6 +23,8 @@ from alan.files import redact
 
 #: Seconds that a process waits for another one's write to a SQLite file.
 TIMEOUT = 60
+#: Seconds to wait for the answer of a database server before anything is prepared.
+_PATIENCE = 10
 #: Attribute of a repeated trial: numbers of the trials before it whose processes died.
 HISTORY = "retry_history"
 #: Number of times that a point is trained again after its process died.
@@ -63,21 +65,50 @@ def open_storage(path: Path, url: str | None, heartbeat: int, grace: int) -> RDB
             raise DataError(
                 f"{shown}: not a database of a study ({reason}): choose another --out or study.storage"
             ) from error
+    with _explain(target):
+        return _connect(_with_driver(target), {"pool_pre_ping": True}, heartbeat, grace)
+
+
+def check_storage(url: str | None) -> None:
+    """Connect to a database that several machines share; SQLite needs no check before its file is opened.
+
+    Raises:
+        ConfigError: The URL is malformed, its driver is missing, or the database cannot be reached.
+    """
+    if url is None or url.startswith("sqlite:///"):
+        return
+    with _explain(url):
+        target = _with_driver(url)
+        waits = {"timeout": _PATIENCE} if "+pg8000" in target else {}
+        engine = sqlalchemy.create_engine(target, connect_args=waits)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+
+def _with_driver(url: str) -> str:
+    """Add the driver to a URL without one."""
+    parsed = sqlalchemy.make_url(url)
+    parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+    return parsed.render_as_string(hide_password=False)
+
+
+@contextlib.contextmanager
+def _explain(url: str) -> Iterator[None]:
+    """Turn an error of a database that cannot be opened into one line without a password."""
     try:
-        parsed = sqlalchemy.make_url(target)
-        parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
-        text = parsed.render_as_string(hide_password=False)
-        return _connect(text, {"pool_pre_ping": True}, heartbeat, grace)
+        yield
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:  # the text may hold a password anywhere
         raise ConfigError("study.storage is not a database URL: write postgresql://user@host/name") from error
     except ImportError as error:
         raise ConfigError(
-            f"storage {redact(target)}: its driver is missing ({error}): {install_hint('postgresql')}, and write "
+            f"storage {redact(url)}: its driver is missing ({error}): {install_hint('postgresql')}, and write "
             "postgresql://user@host/name"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, OSError) as error:
         raise ConfigError(
-            f"storage {redact(target)} cannot be used ({_reason(error)}): check that the server runs, and "
+            f"storage {redact(url)} cannot be used ({_reason(error)}): check that the server runs, and "
             "the names in the URL"
         ) from error
 

@@ -183,6 +183,16 @@ def test_invalid_input_is_refused(tiny, alan, tmp_path, listing, case):
     assert listing(tmp_path) == ["search.yaml"]
 
 
+def test_a_database_out_of_reach_is_refused_before_the_stores_are_read(tmp_path):
+    data, study = (
+        SearchData((str(tmp_path / "none.h5"),), ("lv",)),
+        StudySettings(2, storage="postgresql://alan:secret@127.0.0.1:1/name"),
+    )
+    with pytest.raises(ConfigError, match=r"alan:\*\*\*@127.0.0.1:1/name cannot be used"):
+        run_search(tmp_path / "run", SPACE, data, TrainingSettings(epochs=1), study, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_optuna_names_the_extra(tiny, alan, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     ran = alan("search", "--config", config(tiny, tmp_path), "--out", tmp_path / "run")

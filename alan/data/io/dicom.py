@@ -90,8 +90,8 @@ class DicomFrames:
     """The frames of a DICOM file.
 
     Grey values go through modality LUT and VOI window (:func:`alan.data.io.grey.grey_mapping`), ``MONOCHROME1`` is
-    inverted; colour is reduced to luma (ITU-R 601), palettes are applied. Times come from FrameTimeVector,
-    FrameTime, CineRate or RecommendedDisplayFrameRate. The pixel size is that of the two-dimensional regions of
+    inverted; colour is reduced to luma (ITU-R 601), palettes are applied. Times are those of
+    :func:`alan.data.io.dicom_header.cine_times`. The pixel size is that of the two-dimensional regions of
     SequenceOfUltrasoundRegions where these agree, else PixelSpacing; without a size, PixelAspectRatio gives the
     shape of a pixel.
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.data.io.base import (
+    RATES,
     Region,
     Spacing,
     known_rate,
@@ -29,8 +30,6 @@ from alan.data.pseudonyms import patient_key, uid_key
 from alan.extras import third_party
 
 _FRAME_TIME = 0x00181063
-#: Elements with frames per second, the more reliable one first.
-_RATES = ("CineRate", "RecommendedDisplayFrameRate")
 #: Frame rate that no machine reaches, and relative difference above which two frame rates contradict each other.
 _TOO_FAST, _UNLIKE = 1000, 0.1
 #: Smallest and largest number of heart beats per minute.
@@ -108,8 +107,9 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
     """Return times and rate of the frames (PS3.3, C.7.6.5).
 
     FrameTime is used where FrameIncrementPointer points to it, else FrameTimeVector, the times in the functional
-    groups of the frames, FrameTime, CineRate, RecommendedDisplayFrameRate, and last the step of a FrameTimeVector
-    of wrong length, if its steps are even.
+    groups of the frames, FrameTime, CineRate, ActualFrameDuration, RecommendedDisplayFrameRate, and last the step
+    of a FrameTimeVector of wrong length, if its steps are even. A FrameTimeVector that no machine reaches in
+    milliseconds is read in seconds.
 
     Args:
         dataset: The file.
@@ -131,13 +131,17 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
             notes.append(f"FrameTimeVector has {len(steps)} steps for {count} frames and is not used")
         elif (np.diff(times) <= 0).any():
             notes.append("FrameTimeVector does not increase and is not used")
-        elif (fps := known_rate(mean_frame_rate(times))) is not None:
-            return times, fps, (*notes, *variable_rate(times))
+        else:
+            if RATES[1] < (rate := mean_frame_rate(times) or 0) <= 1000 * _TOO_FAST:
+                notes.append(f"FrameTimeVector is taken as seconds: in milliseconds it states {rate:.4g} frames/s")
+                times = 1000 * times
+            if (fps := known_rate(mean_frame_rate(times))) is not None:
+                return times, fps, (*notes, *variable_rate(times))
     moments, how = frame_times(dataset, count)
     if moments is not None and (fps := known_rate(mean_frame_rate(moments))) is not None:
         return moments, fps, (*notes, *how, *variable_rate(moments))
     notes += how
-    rates = {name: rate for name in _RATES if (rate := attribute_number(dataset, name) or 0) > 0}
+    rates = _stated_rates(dataset)
     if step is not None and step > 0:
         rate, cine = 1000 / step, rates.get("CineRate")
         if rate > _TOO_FAST and any(abs(step * other - 1) <= _UNLIKE for other in rates.values()):
@@ -157,6 +161,15 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
         fps = known_rate(1000 / float(np.median(even)))
         return times_at(fps, count), fps, (*notes, "times by the even steps of FrameTimeVector")
     return None, None, tuple(notes)
+
+
+def _stated_rates(dataset: Any) -> dict[str, float]:
+    """Return frames per second by the name of their element, the most reliable one first."""
+    cine, display = (attribute_number(dataset, name) for name in ("CineRate", "RecommendedDisplayFrameRate"))
+    duration = attribute_number(dataset, "ActualFrameDuration")  # in ms, of the acquisition of one frame
+    acquired = 1000 / duration if duration is not None and duration > 0 else None
+    found = {"CineRate": cine, "ActualFrameDuration": acquired, "RecommendedDisplayFrameRate": display}
+    return {name: rate for name, rate in found.items() if rate is not None and rate > 0}
 
 
 def screen_regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:

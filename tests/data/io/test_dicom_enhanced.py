@@ -112,6 +112,8 @@ def test_frames_of_one_plane_form_a_loop(write):
     [
         ({"FrameTime": 0.02, "CineRate": 50}, 50, "FrameTime is 0.02, which is in seconds"),
         ({"FrameTime": 0.02, "RecommendedDisplayFrameRate": 50}, 50, "FrameTime is 0.02, which is in seconds"),
+        ({"FrameTimeVector": [0, 0.02, 0.02]}, 50, "FrameTimeVector is taken as seconds: in milliseconds"),
+        ({"ActualFrameDuration": "20"}, 50, "times by ActualFrameDuration"),
         ({"FrameTime": 20, "CineRate": 30}, 50, "FrameTime states 50 frames per second, CineRate 30"),
         ({"FrameTime": 20, "CineRate": 50}, 50, ""),
         ({"FrameTime": 20, "RecommendedDisplayFrameRate": 25}, 50, ""),  # slow motion is usual
