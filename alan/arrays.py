@@ -1,4 +1,4 @@
-"""Names of the array types that many modules use, and a reader of files of arrays."""
+"""Names of the array types that many modules use, evenly spread positions, and a reader of files of arrays."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ Float32Array = NDArray[np.float32]
 AnyIntArray = NDArray[np.integer]
 #: Floating-point numbers of any width.
 AnyFloatArray = NDArray[np.floating]
+
+
+def evenly_spread(length: int, n: int | None) -> IntArray:
+    """Choose ``min(n, length)`` different positions in 0..length - 1: first, last, and even steps between.
+
+    A single one is in the middle. None chooses all positions.
+    """
+    n = length if n is None else n
+    if min(n, length) == 1:
+        return np.array([length // 2])
+    return np.linspace(0, length - 1, min(n, length)).round().astype(np.int64)
 
 
 def verify_zip(path: Path) -> None:

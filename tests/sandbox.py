@@ -176,7 +176,7 @@ class Sandbox:
         elif path.suffix == ".safetensors":
             shutil.copy(self.tiny.backbone(), path)
         elif path.suffix == ".pth":  # in the original DINO naming
-            spec = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=384, depth=1, heads=6)
+            spec = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=96, depth=1, heads=6)
             torch.save(random_backbone(spec).network.state_dict(), path)
         elif path.suffix == ".ckpt":  # a training on simulation
             spec = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2)
@@ -296,7 +296,10 @@ class Sandbox:
         return [*args, *(["--view", "A4C"] if untrained and not command.option("view") else [])]
 
     def _small_assemble(self, command):
-        return ["--bank_copies", 1] if command.option("bank") else []
+        return ["--bank_copies", 1, "--bank_frames", 24, "--bank_other", 12] if command.option("bank") else []
+
+    def _small_parcels(self, command):
+        return ["--frames", 2] if command.option("frames") == "all" else []
 
     def _small_calibrate(self, command):
         return ["--split", "null", "--samples", 2]  # no split of the small stores has ten loops

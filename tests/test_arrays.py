@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alan.arrays import load_arrays
+from alan.arrays import evenly_spread, load_arrays
 from alan.backbone.checkpoint import load_plain
 from alan.errors import CheckpointError, DataError
 
@@ -43,3 +43,15 @@ def test_a_part_that_cannot_be_decompressed_is_refused(tmp_path):
         load_arrays(tmp_path / "a.npz")
     with pytest.raises(CheckpointError, match="truncated or not a checkpoint"):
         load_plain(tmp_path / "a.pt")
+
+
+def test_evenly_spread_positions_are_distinct_and_reach_both_ends():
+    for length in range(20):
+        assert evenly_spread(length, None).tolist() == list(range(length))
+        for n in range(1, 25):
+            chosen = evenly_spread(length, n)
+            assert len(np.unique(chosen)) == len(chosen) == min(n, length)
+            if n > 1 and length > 1:
+                assert (chosen[0], chosen[-1]) == (0, length - 1)
+                assert np.ptp(np.diff(chosen)) <= 1
+    assert evenly_spread(9, 1) == 4

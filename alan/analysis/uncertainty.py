@@ -12,7 +12,7 @@ import numpy as np
 from alan.analysis.measures import BeatMeasures, Grid, Size, measure_size, summarise_beats
 from alan.analysis.phase_boxes import LEVEL, MapArray, PhaseBoxes, membership
 from alan.analysis.results import Measure, Spread
-from alan.arrays import BoolArray, Float32Array, FloatArray
+from alan.arrays import BoolArray, Float32Array, FloatArray, evenly_spread
 from alan.cardiac import Beat, HeartRate
 from alan.downstream.whitebox.sampling import credible_interval, sample_shares
 
@@ -63,8 +63,7 @@ def sample_beats(
     tables = {
         name: _draw(boxes[name], n_ids, n, [seed, stream]) for stream, name in enumerate(_SAMPLED) if name in boxes
     }
-    places = np.linspace(0, len(beats) - 1, min(len(beats), _MAX_BEATS)).round().astype(int)
-    chosen = [beats[place] for place in places]
+    chosen = [beats[place] for place in evenly_spread(len(beats), _MAX_BEATS)]
     outlined: dict[tuple[int, str, bytes], BoolArray] = {}  # many draws choose the same parcels of a frame
     measured: dict[tuple[tuple[int, str, bytes], ...], Size] = {}
 

@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from alan.analysis.discriminants import SHRINKAGE, direction_of_sides, discriminants, frame_weights, self_trained
 from alan.analysis.view_bank_file import CLASSES, OPTIONAL, read_bank, write_bank
-from alan.arrays import BoolArray, ByteArray, Float32Array, FloatArray
+from alan.arrays import BoolArray, ByteArray, Float32Array, FloatArray, evenly_spread
 from alan.backbone.base import Backbone
 from alan.backbone.conv import ConvBackbone, ConvNet
 from alan.backbone.load import load_backbone
@@ -318,10 +318,7 @@ class ViewBank:
             raise ParameterError(
                 f"frames are {frames.dtype} {frames.shape}: give a non-empty uint8 array (T, H, W)"
             )
-        chosen = np.unique(
-            np.linspace(0, len(frames) - 1, min(self.most_frames, len(frames))).round().astype(np.int64)
-        )
-        pooled = self.pool(self.backbone, frames[chosen])[0]
+        pooled = self.pool(self.backbone, frames[evenly_spread(len(frames), self.most_frames)])[0]
         votes, rows = self._vote(pooled)
         shares = votes.mean(0)
         best = int(shares.argmax())
@@ -360,7 +357,7 @@ class ViewBank:
         found = found or self.classify(frames)
         swapped = np.ascontiguousarray(frames[..., ::-1])
         gain = self.classify(swapped).votes.get("A4C", 0.0) - found.votes.get("A4C", 0.0)
-        few = np.unique(np.linspace(0, len(frames) - 1, _CERTAIN_FRAMES).round().astype(np.int64))
+        few = evenly_spread(len(frames), _CERTAIN_FRAMES)
         two = found.view == "A2C" and self.sides is not None
         if gain < MIRRORED_GAIN and not (two and self._side(frames[few], swapped[few]) <= -MIRRORED_SIDE):
             return False

@@ -11,7 +11,7 @@ from alan.analysis.kinds import NotALoopError
 from alan.analysis.loop import Loop, open_loops
 from alan.analysis.sources import find_sources
 from alan.app.state import ParcelLoop
-from alan.arrays import ByteArray
+from alan.arrays import ByteArray, evenly_spread
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import Record, Sample
 from alan.data.simulator.sequence import simulate_sequence
@@ -63,7 +63,7 @@ def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tupl
     """
     progress(0.0, "decoding")
     loop = read_loop(path)
-    wanted = np.unique(np.linspace(0, loop.n_frames - 1, min(loop.n_frames, MAX_FRAMES)).round().astype(int))
+    wanted = evenly_spread(loop.n_frames, MAX_FRAMES)
     preprocessing, kept, first = Preprocessing(size), [], 0
     for part in loop.chunks(_PART):
         rows = wanted[(wanted >= first) & (wanted < first + len(part))] - first

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from alan.arrays import evenly_spread
 from alan.data.stills import Stills
 from alan.data.structures import label_colour, structure_name
 from alan.downstream.segmentation import SegmentedFrames, read_label_map
@@ -88,7 +89,7 @@ def write_sheet(  # noqa: PLR0917 (what is drawn, and where)
         count: Largest number of frames on the sheet.
     """
     places = [n for n, name in enumerate(stills.names) if name in found.rows]
-    chosen = sorted({places[int(i)] for i in np.linspace(0, len(places) - 1, min(len(places), count)).round()})
+    chosen = [places[i] for i in evenly_spread(len(places), count)]
     names = [stills.names[n] for n in chosen]
     pictures, labels = [stills.picture(n) for n in chosen], [read_label_map(run, name) for name in names]
     write_bytes(path, png(contact_sheet(pictures, labels, names, structures)))

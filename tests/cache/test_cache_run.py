@@ -15,7 +15,7 @@ from alan.cache.reader import FeatureCache
 from alan.cache.run import write_cache
 from alan.cache.shard import part_path
 from alan.cache.writer import CacheWriter, FeatureModule
-from alan.data.store.reader import FrameStore, evenly_spread
+from alan.data.store.reader import FrameStore
 from alan.errors import CacheError, CheckpointError, DataError, ParameterError
 
 KINDS = ("cls", "tokens", "logits", "maps")
@@ -102,16 +102,6 @@ def test_a_failed_run_is_resumed_without_repeating_frames(tmp_path, inputs, opti
 )
 def test_chosen_frames_are_cached(inputs, selection, expected):
     assert_array_equal(FrameStore(inputs.store).choose_frames(**selection), expected)
-
-
-@pytest.mark.parametrize("length", range(1, 20))
-def test_evenly_spread_frames_are_distinct_and_reach_both_ends(length):
-    for n in range(1, 25):
-        chosen = evenly_spread(length, n)
-        assert len(np.unique(chosen)) == len(chosen) == min(n, length)
-        if n > 1 and length > 1:
-            assert (chosen[0], chosen[-1]) == (0, length - 1)
-            assert np.ptp(np.diff(chosen)) <= 1
 
 
 def test_input_size_and_stride_reach_the_backbone(tmp_path, inputs, options):

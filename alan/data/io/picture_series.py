@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alan.arrays import ByteArray
+from alan.arrays import ByteArray, evenly_spread
 from alan.data.io.pictures import read_picture
 from alan.errors import DataError
 
@@ -33,7 +33,7 @@ def resemblance(paths: Sequence[Path]) -> float:
         Median correlation of up to eight pairs of neighbours, over the pixels that differ among them; a pair of
         different sizes has 0. 1 if the pictures do not differ, or no pair can be decoded.
     """
-    firsts = np.unique(np.linspace(0, len(paths) - 2, min(len(paths) - 1, _PAIRS)).round().astype(int))
+    firsts = evenly_spread(len(paths) - 1, _PAIRS)
     pairs = [pair for n in firsts if (pair := _pair(paths[n], paths[n + 1])) is not None]
     same = [pair for pair in pairs if pair[0].shape == pair[1].shape]
     if not pairs:

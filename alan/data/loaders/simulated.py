@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from alan.arrays import IntArray
+from alan.arrays import IntArray, evenly_spread
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, Share, bounded
 from alan.data.augmentation.dense import DenseAugmentation
 from alan.data.loaders.modules import Batch, BatchDataset, FrameDataModule, FrameDataset, StoreDataModule, StoreSet
@@ -107,13 +107,6 @@ def phase_fraction(frame: int, ed: int | None, es: int | None) -> float:
     return share if 0 <= share <= 1 else float("nan")
 
 
-def _evenly(n: int, most: int | None) -> IntArray:
-    """Choose at most ``most`` of n rows, evenly spaced; None chooses all."""
-    if most is None or n <= most:
-        return np.arange(n)
-    return np.linspace(0, n - 1, most).round().astype(np.int64)
-
-
 class SimulatedDataModule(StoreDataModule):
     """Annotated frames of simulated or real archives, for :class:`alan.backbone.SimulationModule`.
 
@@ -199,7 +192,7 @@ class SimulatedDataModule(StoreDataModule):
         """Select frames of a split: at most ``most``, and those of ``patients`` drawn patients; None takes all."""
         parts = [self._rows(number, store, split) for number, store in enumerate(self._open_stores.stores)]
         rows, phase, patient = (np.concatenate(part) for part in zip(*parts, strict=True))
-        chosen = _evenly(len(rows), most)
+        chosen = evenly_spread(len(rows), most)
         if patients is not None:
             chosen = np.flatnonzero(np.isin(patient, draw_patients(patient.tolist(), patients, self.seed)))
         draw = 0 if unlabelled is None else self.unlabelled_batch_size
@@ -238,7 +231,7 @@ class SimulatedDataModule(StoreDataModule):
         other = None
         if self.unlabelled:
             other = FrameDataModule(self.unlabelled, self.unlabelled_split, self.unlabelled_views).dataset
-            other = FrameDataset(other.stores, other.rows[_evenly(len(other), self.unlabelled_frames)])
+            other = FrameDataset(other.stores, other.rows[evenly_spread(len(other), self.unlabelled_frames)])
             if other.stores.size != self._open_stores.size:
                 raise DataError(
                     f"{self.unlabelled[0]} has frames of {other.stores.size} px, {self.stores[0]} of "

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alan.arrays import BoolArray, ByteArray, IntArray
+from alan.arrays import BoolArray, ByteArray, IntArray, evenly_spread
 from alan.bounds import PositiveInt, bounded
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import SPLITS, VIEWS
@@ -373,10 +373,3 @@ def _opened(path: Path) -> Any:
 def _counts(sequences: Iterable[StoredSequence], column: str) -> str:
     counts = Counter(getattr(sequence, column) or f"without {column}" for sequence in sequences)
     return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))
-
-
-def evenly_spread(length: int, n: int) -> IntArray:
-    """Choose ``min(n, length)`` different positions in 0..length - 1: first, last, and even steps between."""
-    if n == 1:
-        return np.array([length // 2])
-    return np.linspace(0, length - 1, min(n, length)).round().astype(np.int64)
