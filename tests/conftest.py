@@ -40,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets jobs in
 #: Frames per clip: RAPTOR's shipped configs ask for runs of 16 of EchoNet-Dynamic.
 N_FRAMES = {"camus": 4, "echonet": 16, "tmed": 1}
 #: Files that take longest. They begin first, so that no process is left alone with one at the end.
-LONG = ("test_docs.py", "test_configs.py", "test_wheel.py", "test_end_to_end.py", "test_processes.py")
+LONG = ("test_docs.py", "test_configs.py", "test_demo.py", "test_end_to_end.py", "test_processes.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -139,7 +139,7 @@ class PageRunner:
         """Whether such a command ran: in a loop, on another page, or in the test of its configuration."""
         verb, name, *options = signature = command.signature
         if verb == "demo":
-            return True  # tests/test_wheel.py runs it
+            return True  # tests/cli/test_demo.py runs it
         if verb == "ui":
             return True  # tests/app serves it
         if verb in BY_NAME and name in CONFIGS and set(options) <= {"config", "out", "study.storage"}:

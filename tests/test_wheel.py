@@ -86,10 +86,15 @@ def test_every_shipped_file_is_declared():
         assert target == f"share/alan/{Path(path).parent}"
 
 
-def test_the_wheel_contains_every_shipped_file(installed):
+def test_the_wheel_contains_every_file(installed):
+    """The files beside the package, and all of the package: modules, stubs, templates, tables."""
     with zipfile.ZipFile(installed.wheel) as wheel:
-        names = {name.partition(".data/data/share/alan/")[2] for name in wheel.namelist()} - {""}
-    assert names == shipped_files()
+        names = wheel.namelist()
+    assert {name.partition(".data/data/share/alan/")[2] for name in names} - {""} == shipped_files()
+    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "alan").rglob("*") if path.is_file()}
+    assert {name for name in names if name.startswith("alan/")} == {
+        name for name in package if "__pycache__" not in name
+    }
 
 
 def test_the_installed_package_is_imported(installed):
@@ -110,30 +115,3 @@ def test_shipped_weights_segment_frames(installed):
         Image.fromarray(frame).save(pictures / f"frame{seed}.png")
     installed("segment", "--input", pictures, "--out", "segments")
     assert len(list((installed.folder / "segments" / "masks").glob("*.png"))) == 2
-
-
-def contents(folder):
-    return {
-        path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-@pytest.mark.slow
-def test_a_repeated_demo_reuses_finished_stages(installed):
-    """The second time finished stages are reused: nothing but the pages is written again."""
-    args = ("demo", "--fast", "true", "--patients", 9, "--studies", 8, "--workers", 1, "--out", "demo")
-    installed(*args)
-    before = contents(installed.folder / "demo")
-    names = {path.as_posix() for path in before}
-    assert {"camus.h5", "tmed.h5", "backbone/backbone.safetensors", "parcels/parcels.safetensors"} <= names
-    assert {"report/report.html", "report/results.json", "report/per_case.csv"} <= names
-    assert before[Path("report/report.html")][0].startswith(b"<!")
-    installed(*args)
-    after = contents(installed.folder / "demo")
-    assert after.keys() == before.keys()
-    written = [path for path in after if after[path] != before[path]]
-    assert {path.parts[0] for path in written} == {"loops", "report"}
-    assert not {path.parts[:2] for path in written} & {("loops", "loops"), ("loops", "sources")}
-    assert not {path.name for path in written} & {"results.json", "per_case.csv", "config.yaml"}

@@ -142,6 +142,6 @@ def _fit(config: str, out: Path, options: Mapping[str, object], fast: bool) -> P
     args = ["fit", "--config", str(config_file(config)), "--out", str(out)]
     args += [f"--{name}={value}" for name, value in options.items()]
     if fast:
-        args += ["--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]
+        args += ["--trainer.max_steps=2", "--trainer.log_every_n_steps=1"]
     run = run_lightning(args)
     return out / str(run.model.export_name)

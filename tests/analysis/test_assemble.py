@@ -98,7 +98,12 @@ def test_the_bank_of_views_is_built(alan, tiny, tmp_path):
     }
     assert bank.shift is None
     assert bank.directions is not None
-    assert alan(*command, "--out", tmp_path / "near", "--bank_frames=2", f"--archive=[{store}]").code == 0
+    assert (
+        alan(
+            *command, "--out", tmp_path / "near", "--bank_frames=2", "--bank_other=3", f"--archive=[{store}]"
+        ).code
+        == 0
+    )
     near = AnalysisModel.load(tmp_path / "near").bank
     train = FrameStore(store).select("train")
     assert near.shift.shape == near.pooled.shape[1:]
