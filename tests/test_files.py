@@ -8,6 +8,7 @@ import pytest
 from alan.errors import DataError
 from alan.files import (
     atomic,
+    check_schema,
     files_below,
     parse_yaml,
     read_json,
@@ -166,3 +167,11 @@ def test_a_repeated_key_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the key 'b' occurs twice"):
         parse_yaml("a: {b: 1, b: 2}")
     assert parse_yaml("x: &x {a: 1}\ny: {<<: *x, a: 2}") == {"x": {"a": 1}, "y": {"a": 2}}  # merged, not repeated
+
+
+@pytest.mark.parametrize("entry", [{"schema": "net/1"}, {}, ["net/2"], None])
+def test_json_of_another_schema_is_refused(entry):
+    assert check_schema({"schema": "net/2"}, "net/2", "", "write it again", DataError) == {"schema": "net/2"}
+    found = "'net/1'" if entry == {"schema": "net/1"} else "None"
+    with pytest.raises(DataError, match=f"^a.json: schema is {found} where 'net/2' is expected: write it again"):
+        check_schema(entry, "net/2", "a.json: ", "write it again", DataError)

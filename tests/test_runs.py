@@ -4,11 +4,13 @@ import csv
 import json
 import os
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alan.errors import AlanWarning, ConfigError, DataError, SkippedError
-from alan.runs import open_run, provenance, report_failures, sweep
+from alan.runs import open_run, plain, provenance, report_failures, sweep
 
 CONFIG = {"seed": 0, "data": {"store": "a.h5"}}
 
@@ -176,3 +178,28 @@ def test_problems_of_files_that_were_used_are_not_called_skipped(tmp_path):
     failures = [("a", "hidden"), ("b", "hidden")]
     with pytest.warns(AlanWarning, match="^found 2 problems in 3 files, listed in"):
         report_failures(tmp_path / "failures.csv", failures, 3, strict=False, skipped=0)
+
+
+def test_the_list_of_a_folder_keeps_the_rows_of_its_other_files(tmp_path):
+    path = tmp_path / "failures.csv"
+
+    def listed():
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.reader(file))
+
+    report_failures(path, [], 5, strict=True, output="one.h5")  # there is no list yet
+    assert not path.exists()
+    for output, reason in (("one.h5", "truncated"), ("two.h5", "empty"), ("one.h5", "damaged")):
+        with pytest.raises(SkippedError):
+            report_failures(path, [("a.png", reason)], 5, strict=True, output=output)
+    head, two = ["file", "reason", "output"], ["a.png", "empty", "two.h5"]
+    assert listed() == [head, two, ["a.png", "damaged", "one.h5"]]
+    report_failures(path, [], 5, strict=True, output="one.h5")
+    assert listed() == [head, two]
+    report_failures(path, [], 5, strict=True, output="two.h5")
+    assert not path.exists()
+
+
+def test_values_are_reduced_to_what_strict_json_holds():
+    values = {1: (1.5, np.float32(0.5), float("nan"), -np.inf), "path": Path("a") / "b", "ids": np.arange(3)}
+    assert plain(values) == {"1": [1.5, 0.5, None, None], "path": "a/b", "ids": [0, 1, 2]}

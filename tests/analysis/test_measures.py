@@ -182,6 +182,23 @@ def test_each_doubt_is_raised_for_its_reason(code, changes):
     assert code in FLAGS
 
 
+def test_an_unsure_view_is_doubted_with_its_two_largest_votes():
+    votes = {"PLAX": 0.1, "A2C": 0.35, "A4C": 0.55}
+    (flag,) = find_flags(evidence(view=ViewEvidence("A4C", 0.55, votes, unsure=True)))
+    assert flag == Flag("view_unsure", "the votes are A4C 55%, A2C 35%")
+
+
+def test_a_loop_jumps_from_a_tenth_of_its_outlines_on():
+    assert find_flags(evidence(jump_share=0.1)) == ()
+    (flag,) = find_flags(evidence(jump_share=0.12))
+    assert flag == Flag("jumping", "12% of the outlines jumped, more than 10%")
+
+
+def test_a_view_without_a_ventricle_has_no_doubts_about_outlines():
+    (flag,) = find_flags(evidence(cavity=None, curves=None, jump_share=1.0, sized=False))
+    assert flag.code == "size_unknown"
+
+
 def test_the_doubt_about_irregular_beats_states_the_bound(monkeypatch):
     monkeypatch.setattr("alan.analysis.quality.IRREGULAR", 0.35)
     (flag,) = find_flags(evidence(beats=[Beat(0, 15, 30, True), Beat(30, 45, 59, False)]))

@@ -69,6 +69,11 @@ def straight(command, tmp_path_factory):
     return found
 
 
+#: Exit codes of an interrupted command.
+INTERRUPTIONS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+#: Signals and the batches in which they are sent, and those of the campaign.
+SIGNALS = [(signal.SIGINT, 0), (signal.SIGTERM, 3)]
+OTHER_SIGNALS = [pair for pair in product(INTERRUPTIONS, (0, 1, 2, 3, 6)) if pair not in SIGNALS]
 #: States which command and versions completed the run.
 IGNORED = ["run.json"]
 
@@ -111,12 +116,14 @@ def test_a_run_killed_at_a_rename_resumes(command, straight, every, step, tmp_pa
         check_restart(command(out, every), out, expected)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("batch", [0, 3, *(pytest.param(n, marks=pytest.mark.faults) for n in (1, 2, 6))])
-def test_a_signal_saves_the_current_step(command, straight, number, code, batch, tmp_path):  # noqa: PLR0917 (fixtures)
+@pytest.mark.parametrize(
+    ("number", "batch"),
+    [*SIGNALS, *(pytest.param(*pair, marks=pytest.mark.faults) for pair in OTHER_SIGNALS)],
+)
+def test_a_signal_saves_the_current_step(command, straight, number, batch, tmp_path):
     """In the first batch, before a validation, at the end of an epoch, and in the next; no checkpoint is due."""
     ended = run(command(tmp_path / "run", 100), Plan(setup=lambda: signal_in(batch, number)))
-    assert ended.code == code
+    assert ended.code == INTERRUPTIONS[number]
     assert "interrupted" in ended.error.splitlines()[-1]
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "run" / "segmenter.safetensors").exists()
@@ -243,23 +250,23 @@ def test_bare_class_names_are_recorded_as_public_paths(command, tiny, tmp_path):
     assert contents(tmp_path / "run") == before
 
 
-def test_the_seed_of_a_run_reaches_model_and_data(command, straight, tmp_path):
+def test_the_seed_of_a_run_reaches_model_and_data(command, tmp_path):
     networks = []
     for n, (options, seeds) in enumerate(
         (
             (["--seed_everything=3"], (3, 3)),
             (["--seed_everything=3", "--model.init_args.seed=5"], (5, 3)),
             (["--seed_everything=false"], (0, 0)),
+            ([], (0, 0)),
         )
     ):
         out = tmp_path / str(n)
-        ended = run([*command(out), *options])
+        ended = run([*command(out), *options, "--trainer.max_steps=2"])
         assert ended.code == 0, ended.error
         config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
         assert tuple(config[part]["init_args"]["seed"] for part in ("model", "data")) == seeds
         networks.append(contents(out)["segmenter.safetensors"])
-    assert networks.pop() == straight[1][0]["segmenter.safetensors"]
-    networks.append(straight[1][0]["segmenter.safetensors"])
+    assert networks.pop() == networks[-1]
     assert all(first != second for first, second in combinations(networks, 2))
 
 

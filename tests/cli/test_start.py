@@ -14,86 +14,106 @@ HEAVY = {
     *("torch", "lightning", "pandas", "sklearn", "skimage", "matplotlib", "timm", "torchvision", "optuna"),
     *("kornia", "segmentation_models_pytorch", "torchmetrics"),
 }
-#: Run a verb and print its exit code and the heavy libraries that are imported then.
+#: Commands with a wrong path, and words of the message.
+WRONG = [
+    ("segment --input nowhere --out OUT", "nowhere: no such folder"),
+    (
+        "segment --input nowhere.h5 --out OUT",
+        "nowhere.h5: no such frame store; write it with",
+    ),
+    ("segment --input . --network a.safetensors --out OUT", "a.safetensors: no such file; check the spelling"),
+    ("segment --input . --white_boxes [lv.json] --out OUT", "lv.json: no such file"),
+    ("parcels --store a.h5 --backbone alan-sim-small --out OUT", "a.h5: no such frame store; write it with"),
+    ("name --parcels alan-sim-small-parcels --store a.h5 --out OUT", "a.h5: no such frame store"),
+    ("name --parcels alan-sim-parcels --store no/where --out OUT", "no/where: no such frame store"),
+    ("assemble --parcels no/where --white_boxes [a.json] --out OUT", "no/where: no such file or folder"),
+    ("calibrate alan-sim --stores [a.h5] --out OUT", "a.h5: no such frame store; write it with"),
+    ("calibrate nothing --stores [a.h5] --out OUT", "nothing: no such model; choose one of: alan-sim"),
+    ("cache --config cache/tokens --out OUT", "data/echonet.h5: no such frame store"),
+    ("ensemble --config ensemble/acdc_tiny --out OUT", ".h5: no such frame store"),
+    ("search --config search/camus_tiny --out OUT", ".h5: no such frame store"),
+    ("active run --config active/camus_tiny --out OUT", ".h5: no such frame store"),
+    ("active suggest . --network a.safetensors --out OUT", "a.safetensors: no such file"),
+    (
+        "fit --config dino/tiny_demo --out OUT",
+        "data/demo.h5: no such frame store; write it with `alan prepare`",
+    ),
+    ("fit --config nowhere.yaml --out OUT", "nowhere.yaml: no such file"),
+    ("prepare --kind camus --root nowhere --out OUT/a.h5", "nowhere: no such folder"),
+    ("report --run nowhere", "nowhere: no such folder"),
+    ("analyze nowhere --out OUT", "nowhere: no such file or folder; check the spelling"),
+    ("analyze . --model nothing --out OUT", "nothing: no such model; choose one of: alan-sim"),
+    ("export nothing --out OUT", "nothing: no such model; choose one of: alan-sim"),
+    ("ui --model alan-simm", "alan-simm: no such model; did you mean"),
+    ("analyze . --reference nowhere.csv --out OUT", "nowhere.csv: no such file; check the spelling"),
+]
+#: Run commands one after the other, and print for each its exit code, its output and the heavy libraries so far.
 SCRIPT = """
 import contextlib, io, json, sys
 from alan.cli.main import main
-shown = io.StringIO()
-with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-    try:
-        code = main(sys.argv[2:])
-    except SystemExit as stop:
-        code = stop.code
-print(json.dumps([code, shown.getvalue(), sorted({*sys.argv[1].split(",")} & {*sys.modules})]))
+heavy, commands = json.loads(sys.argv[1])
+for words in commands:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = stop.code
+    print(json.dumps([code, shown.getvalue(), sorted({*heavy} & {*sys.modules})]))
 """
 
 
-def start(*args):
-    command = [sys.executable, "-c", SCRIPT, ",".join(HEAVY), *map(str, args)]
+def start(*commands):
+    """Run commands in one new process."""
+    given = [[*HEAVY], [[*map(str, command)] for command in commands]]
+    command = [sys.executable, "-c", SCRIPT, json.dumps(given)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def helped():
+    """Exit code, output and heavy libraries of the help of each verb, all in one process."""
+    verbs = [*VERBS, *LIGHTNING]
+    return dict(zip(verbs, start(*([*verb.split(), "--help"] for verb in verbs)), strict=True))
 
 
 @pytest.mark.parametrize("verb", [*VERBS, *LIGHTNING])
-def test_help_imports_no_heavy_library(verb):
-    code, shown, heavy = start(*verb.split(), "--help")
+def test_help_imports_no_heavy_library(verb, helped):
+    """The first verb that fails is the one that imports it."""
+    code, shown, heavy = helped[verb]
     assert code == 0
     assert f"alan {verb}" in shown
     assert heavy == []
 
 
-def test_heavy_imports_are_detected():
-    assert "torch" in start("doctor")[2]
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """The same of each wrong command, and of ``alan doctor`` after them; and the folder of their results."""
+    folder = tmp_path_factory.mktemp("wrong")
+    commands = [args.replace("OUT", str(folder / str(n))).split() for n, (args, _) in enumerate(WRONG)]
+    return folder, start(*commands, ["doctor"])
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        ("segment --input nowhere --out OUT", "nowhere: no such folder"),
-        (
-            "segment --input nowhere.h5 --out OUT",
-            "nowhere.h5: no such frame store; write it with",
-        ),
-        ("segment --input . --network a.safetensors --out OUT", "a.safetensors: no such file; check the spelling"),
-        ("segment --input . --white_boxes [lv.json] --out OUT", "lv.json: no such file"),
-        ("parcels --store a.h5 --backbone alan-sim-small --out OUT", "a.h5: no such frame store; write it with"),
-        ("name --parcels alan-sim-small-parcels --store a.h5 --out OUT", "a.h5: no such frame store"),
-        ("name --parcels alan-sim-parcels --store no/where --out OUT", "no/where: no such frame store"),
-        ("assemble --parcels no/where --white_boxes [a.json] --out OUT", "no/where: no such file or folder"),
-        ("calibrate alan-sim --stores [a.h5] --out OUT", "a.h5: no such frame store; write it with"),
-        ("calibrate nothing --stores [a.h5] --out OUT", "nothing: no such model; choose one of: alan-sim"),
-        ("cache --config cache/tokens --out OUT", "data/echonet.h5: no such frame store"),
-        ("ensemble --config ensemble/acdc_tiny --out OUT", ".h5: no such frame store"),
-        ("search --config search/camus_tiny --out OUT", ".h5: no such frame store"),
-        ("active run --config active/camus_tiny --out OUT", ".h5: no such frame store"),
-        ("active suggest . --network a.safetensors --out OUT", "a.safetensors: no such file"),
-        (
-            "fit --config dino/tiny_demo --out OUT",
-            "data/demo.h5: no such frame store; write it with `alan prepare`",
-        ),
-        ("fit --config nowhere.yaml --out OUT", "nowhere.yaml: no such file"),
-        ("prepare --kind camus --root nowhere --out OUT/a.h5", "nowhere: no such folder"),
-        ("report --run nowhere", "nowhere: no such folder"),
-        ("analyze nowhere --out OUT", "nowhere: no such file or folder; check the spelling"),
-        ("analyze . --model nothing --out OUT", "nothing: no such model; choose one of: alan-sim"),
-        ("export nothing --out OUT", "nothing: no such model; choose one of: alan-sim"),
-        ("ui --model alan-simm", "alan-simm: no such model; did you mean"),
-        ("analyze . --reference nowhere.csv --out OUT", "nowhere.csv: no such file; check the spelling"),
-    ],
-)
-def test_a_wrong_path_is_refused_before_heavy_libraries_are_imported(args, words, tmp_path):
-    code, shown, heavy = start(*args.replace("OUT", str(tmp_path / "out")).split())
+@pytest.mark.parametrize("number", range(len(WRONG)), ids=lambda number: WRONG[number][0])
+def test_a_wrong_path_is_refused_before_heavy_libraries_are_imported(number, refused):
+    folder, results = refused
+    code, shown, heavy = results[number]
     assert code == 2, shown
-    assert words in shown
+    assert WRONG[number][1] in shown
     assert shown.count("\n") == 1
     assert heavy == []
-    assert not (tmp_path / "out").exists()
+    assert not (folder / str(number)).exists()
+
+
+def test_heavy_imports_are_detected(refused):
+    assert "torch" in refused[1][-1][2]
 
 
 def test_too_many_labelled_patients_are_refused_before_networks_are_imported(tiny, tmp_path):
     config, out = tmp_path / "e.yaml", tmp_path / "out"
     config.write_text(f"segmentation: {{store: {tiny.store('camus')}, label_patients: 99}}")
-    code, shown, heavy = start("evaluate", "--config", config, "--out", out)
+    ((code, shown, heavy),) = start(["evaluate", "--config", config, "--out", out])
     assert (code, heavy) == (2, ["pandas"])
     assert "label_patients is 99: give 1 to 2" in shown
     assert not out.exists()

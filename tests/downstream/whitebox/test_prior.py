@@ -69,12 +69,14 @@ def test_the_posterior_is_a_beta_distribution(data, prior):
     groups = np.arange(24) // 2
     known = posterior(counts, groups, prior, correlation=0.1, prior_strength=4.0)
     found = effective_pixels(counts.area, counts.overlap, groups, 0.1)
+    low, high = known.interval(0.8)
     for k in np.flatnonzero(known.known)[:20]:
         weight = min(4.0, prior.inside[k] + prior.outside[k])
         a = 0.5 + found.inside[k] + weight * np.nan_to_num(prior.share[k])
         b = 0.5 + found.outside[k] + weight * (1 - np.nan_to_num(prior.share[k]))
         assert known.share[k] == pytest.approx(a / (a + b))
         assert known.exceeds(0.4)[k] == pytest.approx(stats.beta.sf(0.4, a, b))
+        assert [low[k], high[k]] == pytest.approx(stats.beta.ppf([0.1, 0.9], a, b))
 
 
 def test_the_beta_rule_matches_hand_computed_values():
