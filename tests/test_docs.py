@@ -48,6 +48,8 @@ STUB = '#!/bin/sh\n{ printf \'%s\\037\' "${0##*/}" "$@"; printf \'\\036\'; } >> 
 BY_NAME = {"fit", "evaluate", "search", "ensemble", "active run"}
 #: Fewer rows in an evaluation of parcels; tests/test_configs.py has all of them.
 FEW = ("--segmentation.rules=[greedy, beta]", "--segmentation.kmeans=[]", "--segmentation.random_vit=false")
+#: Frames of the stores of pages have fewer pixels.
+SMALL_FRAMES = ("--size=64",)
 #: Commands that ran on any page, by everything but their values.
 DONE = set()
 
@@ -78,7 +80,7 @@ class PageRunner:
         (folder / "work").mkdir()
         monkeypatch.chdir(folder / "work")
         monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
-        self.sandbox = Sandbox(folder / "work", tiny)
+        self.sandbox = Sandbox(folder / "work", tiny, size=64)
         self.names = examples(tiny)
         self.done = set()
 
@@ -131,9 +133,8 @@ class PageRunner:
         if args[0].startswith("-"):
             assert main(args) == 0
         elif not self.ran_before(Command(args)):
-            assert (
-                self.sandbox(*args, small=FEW if "evaluate" in args and "evaluate/camus_a4c" in args else ()) == 0
-            )
+            few = FEW if "evaluate" in args and "evaluate/camus_a4c" in args else ()
+            assert self.sandbox(*args, small=SMALL_FRAMES if args[0] in ("prepare", "simulate") else few) == 0
 
     def ran_before(self, command):
         """Whether such a command ran: in a loop, on another page, or in the test of its configuration."""
