@@ -97,3 +97,4 @@ def test_every_table_and_figure_is_described(run):
     for opened in ("Ejection fraction from the outlines", "All metrics"):
         assert f"<summary>{opened}</summary>" in page
     assert "::details-content" in page  # opens what is folded in print
+    assert ".parcels details:not([open]) { display: none; }" in page  # but long tables of parcels
