@@ -39,10 +39,12 @@ def analyze(
 ) -> Path:
     """Measure loops: outlines, beats, volumes and ejection fraction of each patient, with a report.
 
-    Reads AVI, MP4, MOV, GIF, DICOM, NIfTI, MetaImage, TIFF stacks, series of stills, pairs of stills at
-    end-diastole and end-systole (``..._ED``, ``..._ES``), and frame stores. The sector is found and everything
-    outside of it is blanked; the view is recognised; what is no B-mode loop of a known view is left out by name.
-    The folder of the results holds no identifier: loops and patients have pseudonyms.
+    Reads AVI, MP4, MOV, GIF, DICOM, NIfTI, MetaImage, TIFF stacks, series of stills, pairs of stills at end-
+    diastole and end-systole (``..._ED``, ``..._ES``), and frame stores. The sector is found and everything outside
+    of it is blanked; the view is recognised; what is no B-mode loop of a known view is left out by name. Apical
+    views (A4C, A2C) give volumes. Parasternal ones give diameters, walls and linear mass (PLAX) or area change and
+    wall thickness (PSAX), if the model or one that its manifest names in addition knows them. The folder of the
+    results holds no identifier: loops and patients have pseudonyms.
 
     The folder contains ``report.html``, one report per patient in ``patients/``, ``patients.csv``, ``loops.csv``,
     ``beats.csv`` and ``frames.csv`` with the dictionary ``columns.csv``, the files of each loop in ``loops/``, and

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 from alan._version import __version__
+from alan.analysis.manifest import Manifest, shipped_models
+from alan.errors import AlanError
 from alan.extras import DISTRIBUTION, install_hint
 from alan.files import digest
 from alan.precision import fast_bf16
@@ -113,9 +115,19 @@ def _files() -> Iterator[str]:
     paths = sorted(path for folder in folders("checkpoints") for path in folder.glob("*.[js]*"))
     for path in paths:
         yield f"{digest(path)[:16]} {path.stat().st_size:>10,} bytes  {path}"
+    for name, path in sorted(shipped_models().items()):
+        yield f"model {name}: {_views(path)}"
     if not paths:
         yield f"no checkpoints: install the wheel again, pip install --force-reinstall {DISTRIBUTION}"
     yield f"{len(shipped_configs())} configurations ('alan configs' lists them)"
+
+
+def _views(manifest: Path) -> str:
+    """List the views that a model and the further models of its manifest measure."""
+    try:
+        return ", ".join(Manifest.load(manifest).all_views())
+    except AlanError as error:
+        return str(error)
 
 
 def _extras() -> Iterator[str]:

@@ -496,6 +496,8 @@ def test_doctor_lists_versions_hardware_files_and_extras(capsys):
     assert re.search(r"^  cores +\d+ of \d+ usable", out, re.MULTILINE)
     assert re.search(r"^  decoders .*h264", out, re.MULTILINE)
     assert re.search(r"^  [0-9a-f]{16} .*alan-sim-small-parcels.safetensors$", out, re.MULTILINE)
+    assert re.search(r"^  model alan-sim: A4C, A2C", out, re.MULTILINE)
+    assert "  model alan-sim-small: A4C\n" in out
 
 
 def test_doctor_reads_requirements_and_extras_from_the_distribution(capsys, monkeypatch):
