@@ -118,13 +118,17 @@ class AnalysisModel:
         others = manifest.load_others()
         names = {Path(path_or_name).name.removesuffix(SUFFIX): manifest} | others
         check_views({name: one.views for name, one in names.items()})
+        about = {file: _parcels_of(file) for file in opinions} if others else {}
         further: dict[str, AnalysisModel] = {}
+        elsewhere = set[str | os.PathLike[str]]()
         for name, one in others.items():
-            about = load_parcels(one.find(one.parcels)).fingerprint if opinions else ""
-            own = [file for file in opinions if _parcels_of(file) == about]
-            opinions = [file for file in opinions if file not in own]
-            further[name] = cls._of(one, runtime, own)
-        return cls._of(manifest, runtime, opinions, further)
+            parcels = load_parcels(one.find(one.parcels)).fingerprint if about else ""
+            further[name] = cls._of(one, runtime, [file for file in opinions if about[file] == parcels])
+            elsewhere |= {file for file in about if about[file] == parcels}
+        if elsewhere:
+            parcels = load_parcels(manifest.find(manifest.parcels)).fingerprint
+            elsewhere = {file for file in elsewhere if about[file] != parcels}
+        return cls._of(manifest, runtime, [file for file in opinions if file not in elsewhere], further)
 
     @classmethod
     def _of(

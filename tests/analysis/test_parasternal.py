@@ -10,7 +10,16 @@ import pytest
 import torch
 
 import alan.analysis.timeline
-from alan.analysis import AnalysisModel, Flag, LoopSettings, Manifest, Measure, ViewEvidence, analyze_loop
+from alan.analysis import (
+    AnalysisModel,
+    Flag,
+    LoopSettings,
+    Manifest,
+    Measure,
+    ViewEvidence,
+    analyze_loop,
+    export_model,
+)
 from alan.analysis.measures import PARASTERNAL_MEASURES, SIZED, Grid, measure_beat, measure_curves
 from alan.analysis.patients import summarise_patients
 from alan.analysis.quality import find_flags
@@ -274,6 +283,9 @@ def manifests(tmp_path_factory):
     write(folder, "same", {**main, "views": {"A2C": views}})
     write(folder, "chain", {**main, "views": {"PLAX": views}, "others": ["side"]})
     write(folder, "both", {**main, "others": ["side"]})
+    small = json.loads(shipped.with_name("alan-sim-small.model.json").read_text())
+    write(folder, "small", {**small, "views": {"PSAX": small["views"]["A4C"]}, "view_bank": None})
+    write(folder, "three", {**main, "others": ["side", "small"]})
     return folder
 
 
@@ -331,13 +343,41 @@ def test_others_are_moved_to_the_device(manifests, monkeypatch):
     assert moved == [both.parcels, both.others["side"].parcels]
 
 
-def test_an_opinion_goes_to_the_model_of_its_parcels(manifests, tmp_path, monkeypatch):
-    both = load(manifests, "both")
-    other = tmp_path / "other.json"
-    ExpertOpinion("lv", "0" * 64, {3: Opinion.of("inside")}).to_json(other)
+def test_an_opinion_goes_to_the_models_with_its_parcels(manifests, tmp_path):
+    three = load(manifests, "three")
+
+    def edited(parcels):
+        """Whether the lists of the cavity in (A4C, PLAX, PSAX) follow an opinion on parcel 3."""
+        file = tmp_path / f"{parcels[:4]}.json"
+        ExpertOpinion("lv", parcels, {3: Opinion.of("inside")}).to_json(file)
+        found = load(manifests, "three", opinions=[file])
+        boxes = [
+            model.of(view).views[view]["lv"].ed for view in ("A4C", "PLAX", "PSAX") for model in (three, found)
+        ]
+        texts = [box.to_json() for box in boxes]
+        return [before != after for before, after in zip(texts[::2], texts[1::2], strict=True)]
+
+    assert edited(three.parcels.fingerprint) == [True, True, False]  # the first two models have the same parcels
+    assert edited(three.others["small"].parcels.fingerprint) == [False, False, True]
     with pytest.raises(ParameterError, match="same parcel model"):
-        load(manifests, "both", opinions=[other])
-    own = tmp_path / "own.json"
-    ExpertOpinion("lv", both.parcels.fingerprint, {3: Opinion.of("inside")}).to_json(own)
-    edited = load(manifests, "both", opinions=[own])
-    assert edited.fingerprint != both.fingerprint
+        edited("0" * 64)
+
+
+def test_an_export_contains_the_programs_of_further_models(manifests, tmp_path, monkeypatch):
+    written = []
+
+    def write_program(parcels, path, size):
+        written.append((parcels.fingerprint, path.relative_to(tmp_path).as_posix(), size))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        return {"deviation": 0.0}
+
+    monkeypatch.setattr("alan.export.program.write_program", write_program)
+    export_model(str(manifests / "three.model.json"), str(tmp_path / "out"))
+    three = load(manifests, "three")
+    assert written == [
+        (three.parcels.fingerprint, "out/network.onnx", 112),
+        (three.others["side"].parcels.fingerprint, "out/others/side/network.onnx", 112),
+        (three.others["small"].parcels.fingerprint, "out/others/small/network.onnx", 112),
+    ]
+    assert AnalysisModel.load(tmp_path / "out").fingerprint == three.fingerprint
