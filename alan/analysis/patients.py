@@ -44,8 +44,8 @@ def summarise_patients(
 ) -> list[PatientResult]:
     """Summarise the loops of each patient.
 
-    The best loop of each apical view is used: the loop with the fewest doubts, then the most beats. With both
-    views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
+    The best loop of each apical view is used: that with the fewest doubts, then the fewest notes, then the most
+    beats. With both views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
     Diameters and areas are those of the best loop of each parasternal view. Its doubts are listed, but decide the
     quality only of a patient without an apical view.
     Loops of different studies are not combined: one study is used, and a flag reports it. Neither are those of
@@ -159,13 +159,17 @@ def _is_numbered(stage: str) -> bool:
 
 
 def _best(loops: Sequence[LoopResult]) -> dict[str, LoopResult]:
-    """Choose the loop of each view with the fewest doubts, then the most beats."""
+    """Choose the loop of each view with the fewest doubts, then the fewest notes, then the most beats."""
     found: dict[str, LoopResult] = {}
     for view in (*APICAL, *PARASTERNAL):
         known = [loop for loop in loops if _view(loop) == view]
         if known:
-            found[view] = min(known, key=lambda x: (len(serious(x.flags)), -len(_complete(x.beats)), x.loop))
+            found[view] = min(known, key=_order)
     return found
+
+
+def _order(loop: LoopResult) -> tuple[int, int, int, str]:
+    return len(serious(loop.flags)), len(loop.flags), -len(_complete(loop.beats)), loop.loop
 
 
 def _rank(best: Mapping[str, LoopResult]) -> tuple[int, int, int, list[str]]:

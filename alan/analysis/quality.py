@@ -14,7 +14,7 @@ from alan.analysis.results import Flag, ViewEvidence
 from alan.cardiac import Beat
 from alan.cardiac.beats import IRREGULAR
 from alan.data.io.base import mean_frame_rate
-from alan.data.sample import PARASTERNAL
+from alan.data.sample import APICAL, PARASTERNAL
 from alan.words import plural
 
 #: Mapping from the code of each flag to its meaning.
@@ -28,6 +28,7 @@ FLAGS = {
     "partial_beat": "The loop does not show a complete beat.",
     "irregular_beats": "The durations of the beats differ.",
     "view_unsure": "The recognition of the view is not clear.",
+    "apical_unsure": "The recognition does not tell the two apical views clearly apart.",
     "mirrored": "Left and right seem to be swapped.",
     "mask_empty": "The left ventricle is not found in some frames.",
     "jumping": "The outline jumps from frame to frame.",
@@ -44,9 +45,9 @@ FLAGS = {
     "implausible": "A measure is outside the range of living hearts, or missing in a beat.",
 }
 #: Flags that are notes: with these alone, a result is good. Errors of patients with an unclear outline at
-#: end-systole or with a foreshortened ventricle are hardly larger than those of others; the other two concern
-#: single measures, which are not given then (docs/results/uncertainty.md).
-NOTES = frozenset({"size_unknown", "atrium_cut", "outline_unclear", "foreshortened"})
+#: end-systole, a foreshortened ventricle or an apical view that may be the other one are hardly larger than those
+#: of others; the other two concern single measures, which are not given then (docs/results/uncertainty.md).
+NOTES = frozenset({"size_unknown", "atrium_cut", "apical_unsure", "outline_unclear", "foreshortened"})
 _LOW_RATE_HZ = 20.0
 #: Smallest gap between two frames, as a multiple of the median step and in s.
 _GAP, _GAP_S = 3.0, 0.1
@@ -146,7 +147,11 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
         yield "fan_unknown", "no sector was found, and the whole picture was analyzed"
     if e.view.unsure:
         votes = sorted(e.view.votes.items(), key=lambda vote: -vote[1])
-        yield "view_unsure", "the votes are " + ", ".join(f"{view} {share:.0%}" for view, share in votes[:2])
+        apical = {view for view, _ in votes[:2]} == {*APICAL}
+        yield (
+            "apical_unsure" if apical else "view_unsure",
+            "the votes are " + ", ".join(f"{view} {share:.0%}" for view, share in votes[:2]),
+        )
     if e.view.mirrored:
         yield "mirrored", "left and right seem to be swapped: compare with the other value of --mirror"
     if not e.sized:

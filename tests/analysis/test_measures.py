@@ -160,7 +160,8 @@ def test_a_gap_in_time_is_no_low_frame_rate():
         ("partial_beat", {"beats": [Beat(0, 15, None, True)]}),
         ("irregular_beats", {"beats": [Beat(0, 15, 30, True), Beat(30, 45, 59, False)]}),
         ("mirrored", {"view": ViewEvidence("A2C", 0.9, {"A2C": 0.9}, mirrored=True)}),
-        ("view_unsure", {"view": ViewEvidence("A4C", 0.4, {"A4C": 0.4, "A2C": 0.6}, unsure=True)}),
+        ("view_unsure", {"view": ViewEvidence("A4C", 0.4, {"A4C": 0.4, "PSAX": 0.6}, unsure=True)}),
+        ("apical_unsure", {"view": ViewEvidence("A4C", 0.4, {"A4C": 0.4, "A2C": 0.6}, unsure=True)}),
         ("mask_empty", {"cavity": np.zeros((60, 112, 112), bool)}),
         ("jumping", {"jump_share": 0.3}),
         ("fan_unknown", {"has_fan": False}),
@@ -185,7 +186,7 @@ def test_each_doubt_is_raised_for_its_reason(code, changes):
 def test_an_unsure_view_is_doubted_with_its_two_largest_votes():
     votes = {"PLAX": 0.1, "A2C": 0.35, "A4C": 0.55}
     (flag,) = find_flags(evidence(view=ViewEvidence("A4C", 0.55, votes, unsure=True)))
-    assert flag == Flag("view_unsure", "the votes are A4C 55%, A2C 35%")
+    assert flag == Flag("apical_unsure", "the votes are A4C 55%, A2C 35%")
 
 
 def test_a_loop_jumps_from_a_tenth_of_its_outlines_on():
@@ -351,7 +352,7 @@ def test_an_atrium_cut_in_one_view_raises_no_doubt_if_the_other_view_has_its_vol
 
 
 @pytest.mark.parametrize(
-    ("code", "quality"), [("outline_unclear", "good"), ("foreshortened", "good"), ("diastole_unclear", "doubtful")]
+    ("code", "quality"), [("outline_unclear", "good"), ("apical_unsure", "good"), ("diastole_unclear", "doubtful")]
 )
 def test_notes_leave_a_result_good(code, quality):
     loops = [loop_result("a", "A4C", 50.0, (Flag(code, "reason"),)), loop_result("b", "A2C", 60.0)]
