@@ -45,7 +45,8 @@ def summarise_patients(
     """Summarise the loops of each patient.
 
     The best loop of each apical view is used: that with the fewest doubts, then the fewest notes, then the most
-    beats. With both views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
+    beats. With both views, volumes are biplane, from the median beat of each loop; otherwise they are those of the
+    single plane.
     Diameters and areas are those of the best loop of each parasternal view. Its doubts are listed, but decide the
     quality only of a patient without an apical view.
     Loops of different studies are not combined: one study is used, and a flag reports it. Neither are those of
