@@ -23,6 +23,15 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def preload_workers(module: str) -> None:
+    """Begin to import a module for the workers of a later pool, while this process imports modules of its own.
+
+    Args:
+        module: The module that :func:`worker_pool` will be asked to preload.
+    """
+    _context(module)
+
+
 @contextlib.contextmanager
 def worker_pool(
     n: int, initializer: Callable[..., None] | None = None, *args: Any, preload: str | None = None

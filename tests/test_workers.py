@@ -46,6 +46,27 @@ def main(request, tmp_path):
             worker.kill()
 
 
+#: Prints whether workers of a later pool come from the process that began early, and whether it has the module.
+EARLY = """
+from multiprocessing import forkserver
+from alan.workers import preload_workers, worker_pool
+
+if __name__ == "__main__":
+    preload_workers("colorsys")
+    server = forkserver._forkserver._forkserver_pid
+    with worker_pool(1, preload="colorsys") as pool:
+        loaded = pool.submit(eval, "'colorsys' in __import__('sys').modules").result()
+    print(loaded, server is not None and server == forkserver._forkserver._forkserver_pid)
+"""
+
+
+def test_workers_are_forks_of_the_process_that_began_to_import_early(tmp_path):
+    script = tmp_path / "early.py"
+    script.write_text(EARLY, encoding="utf-8")
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert ran.stdout.split() == ["True", "True"]
+
+
 #: Prints the ids of the workers of a loader, which begin to work after this process was killed.
 LOADER = """
 import os, signal, time

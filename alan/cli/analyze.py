@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
+from alan.workers import preload_workers, usable_cpus
 
 _View = Literal["A4C", "A2C", "PLAX", "PSAX"]
 MODEL = "alan-sim"
@@ -95,6 +96,9 @@ def analyze(
     from alan.cardiac.areas import pixel_sides
 
     sides = pixel_sides(spacing)
+    several = len(inputs) > 1 or any(Path(path).is_dir() for path in inputs)
+    if several and min(workers or usable_cpus(), usable_cpus()) > 1:
+        preload_workers("alan.analysis.run")
     from alan.analysis.loop_analysis import LoopSettings
     from alan.analysis.reference import read_reference, write_agreement
     from alan.analysis.run import Analysis, analyze_files
