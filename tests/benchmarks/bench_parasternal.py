@@ -3,10 +3,10 @@
 The true values are those of the true masks by the same formulas. There is no labelled archive of these views at
 hand, so that nothing here says how accurate the model is in patients.
 
-python tests/benchmarks/bench_parasternal.py --loops 32 --model alan-sim-parasternal
+python tests/benchmarks/bench_parasternal.py --loops 32 --model alan-sim
 
 With ``--calibrate`` the spread of the model is measured on other patients and written into its manifest:
-python tests/benchmarks/bench_parasternal.py --loops 40 --calibrate checkpoints/alan-sim-parasternal.model.json
+python tests/benchmarks/bench_parasternal.py --loops 40 --calibrate my-parasternal.model.json
 """
 
 import argparse
