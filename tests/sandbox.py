@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 from alan.backbone.load import random_backbone
@@ -111,6 +113,18 @@ def _pairs(words) -> Iterator[tuple[str, str]]:
         yield name, value if equals else next(words, "")
 
 
+def blank(save):
+    """Replace what saves figures: a PNG stays blank, because other tests look at what is drawn."""
+
+    def save_figure(figure, file, **options):
+        if options["format"] == "png":
+            Image.new("L", (8, 8)).save(file, format="png")
+        else:
+            save(figure, file, **options)
+
+    return save_figure
+
+
 class Sandbox:
     """The folder; it must be the current one while commands run.
 
@@ -139,7 +153,9 @@ class Sandbox:
         if command.verb != "simulate":
             for name in _ROOTS:
                 self.provide_folder(command.option(name))
-        return main([*command.args, *self.small(command), *small])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", blank(Figure.savefig))
+            return main([*command.args, *self.small(command), *small])
 
     # Inputs
 

@@ -89,8 +89,14 @@ def test_two_processes_equal_one_that_accumulates_two_batches(kind, command, one
     check_equal(tmp_path / "two", one(kind), kind)
 
 
-@pytest.mark.parametrize("processes", [2, 1])
-@pytest.mark.parametrize("kind", TRAININGS)
+@pytest.mark.parametrize(
+    ("kind", "processes"),
+    [
+        ("dino", 2),
+        ("raptor", 1),
+        *(pytest.param(*other, marks=pytest.mark.faults) for other in (("dino", 1), ("raptor", 2))),
+    ],
+)
 def test_a_run_resumes_with_another_number_of_processes(kind, processes, command, one, tmp_path):
     """The first run is stopped within an epoch."""
     ended = run(command(kind, processes, tmp_path / "first"), Plan(setup=lambda: end_after(BEFORE)))
