@@ -20,6 +20,7 @@ from alan.analysis import (
     analyze_loop,
     export_model,
 )
+from alan.analysis.exports import median_beat
 from alan.analysis.measures import PARASTERNAL_MEASURES, SIZED, Grid, measure_beat, measure_curves
 from alan.analysis.patients import summarise_patients
 from alan.analysis.quality import find_flags
@@ -40,13 +41,13 @@ APICAL = set(MEASURES) - {*PARASTERNAL_MEASURES["PLAX"], "wall_thickness_cm", "h
 
 
 def long_axis(heights=(50, 40), septum=(9, 12), posterior=(11, 14)):
-    """Masks (2, 112, 112) of PLAX at end-diastole and end-systole, in pixels of 1 mm; the atrium is 34 mm high."""
+    """Masks (2, 112, 112) of PLAX at end-diastole and end-systole, in pixels of 1 mm; the atrium grows to 34 mm."""
     masks = {name: np.zeros((2, 112, 112), bool) for name in ("lv", "myo", "la")}
     for t, (height, above, below) in enumerate(zip(heights, septum, posterior, strict=True)):
         masks["lv"][t, 30 : 30 + height, 10:70] = True
         masks["myo"][t, 30 - above : 30, 10:70] = True
         masks["myo"][t, 30 + height : 30 + height + below, 10:70] = True
-        masks["la"][t, 50:84, 72:104] = True
+        masks["la"][t, 50 : 80 + 4 * t, 72:104] = True
     return masks
 
 
@@ -211,6 +212,18 @@ def test_a_patient_without_an_apical_view_has_no_ejection_fraction():
     assert not patient.edv_ml.known
     assert (patient.lvidd_cm.value, patient.area_change_percent.value) == (5, 40)
     assert patient.flags == (Flag("diastole_unclear", "PLAX: 0.6"),)
+
+
+def test_the_beat_with_the_median_fractional_shortening_is_shown():
+    loop = parasternal_loop("c", "PLAX")
+    shortenings = (40.0, 30.0, 10.0)
+    beats = tuple(
+        replace(loop.beats[0], ed=n, fractional_shortening_percent=Measure(value))
+        for n, value in enumerate(shortenings)
+    )
+    beat = median_beat(replace(loop, beats=beats))
+    assert beat is not None
+    assert beat.ed == 1
 
 
 def test_loops_of_another_study_do_not_contribute():
