@@ -41,7 +41,7 @@ APICAL = set(MEASURES) - {*PARASTERNAL_MEASURES["PLAX"], "wall_thickness_cm", "h
 
 
 def long_axis(heights=(50, 40), septum=(9, 12), posterior=(11, 14)):
-    """Masks (2, 112, 112) of PLAX at end-diastole and end-systole, in pixels of 1 mm; the atrium grows to 34 mm."""
+    """Masks (2, 112, 112) of PLAX at end-diastole and end-systole, in pixels of 1 mm; the atrium grows to 34."""
     masks = {name: np.zeros((2, 112, 112), bool) for name in ("lv", "myo", "la")}
     for t, (height, above, below) in enumerate(zip(heights, septum, posterior, strict=True)):
         masks["lv"][t, 30 : 30 + height, 10:70] = True
