@@ -178,8 +178,9 @@ class Acquisition:
             rng: Random number generator; the number of draws does not depend on their values.
         """
         u = rng.uniform
+        widest = 0.18 if apical else 0.4  # ribs and lung lie beside a parasternal probe
         shadows = tuple(
-            Shadow(float(rng.choice([-1, 1]) * u(0.45, 1.0)), u(0.06, 0.18), u(0.0, 0.6), u(6, 20))
+            Shadow(float(rng.choice([-1, 1]) * u(0.45, 1.0)), u(0.06, widest), u(0.0, 0.6), u(6, 20))
             for _ in range(2)
         )
         return cls(
