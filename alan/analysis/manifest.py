@@ -28,7 +28,7 @@ class Manifest:
 
         {"schema": "alan-model/1", "parcels": "alan-sim-parcels", "size": 112,
          "views": {"A4C": {"lv": {"ED": "alan-sim-lv-ED", "ES": "alan-sim-lv-ES"}, "la": "my-la"}},
-         "view_bank": "alan-sim-views", "others": ["my-parasternal"],
+         "view_bank": "alan-sim-views", "others": ["alan-sim-plax", "alan-sim-psax"],
          "spread": {"ef_percent": [10.0, 0.0], "lv_mass_g": [0.0, 0.3, 0.5]}}
 
     Names are those of files beside the manifest, without suffix, or of shipped files; those of further models

@@ -3,10 +3,14 @@
 The true values are those of the true masks by the same formulas. There is no labelled archive of these views at
 hand, so that nothing here says how accurate the model is in patients.
 
-python tests/benchmarks/bench_parasternal.py --loops 32 --model alan-sim
+python tests/benchmarks/bench_parasternal.py --loops 32
 
 With ``--calibrate`` the spread of the model is measured on other patients and written into its manifest:
-python tests/benchmarks/bench_parasternal.py --loops 40 --calibrate my-parasternal.model.json
+python tests/benchmarks/bench_parasternal.py --views PLAX --calibrate checkpoints/alan-sim-plax.model.json
+
+With ``--anatomy`` the true measures of simulated patients, who include dilated and thick hearts, are compared with
+the normal limits of women and men of the guideline (Lang et al., J Am Soc Echocardiogr 2015;28:1-39):
+python tests/benchmarks/bench_parasternal.py --loops 100 --views PLAX --anatomy
 """
 
 import argparse
@@ -31,6 +35,14 @@ from alan.overlap import dice_of_counts
 FIRST_PATIENT, CALIBRATION = 90_000, 60_000
 #: Number of frames of a beat, rounded to those of the loop.
 FRAMES = 28
+#: Normal limits of women and men together, in cm.
+NORMAL = {
+    "lvidd_cm": (3.8, 5.8),
+    "lvids_cm": (2.2, 4.0),
+    "ivsd_cm": (0.6, 1.0),
+    "lvpwd_cm": (0.6, 1.0),
+    "la_diameter_cm": (2.7, 4.0),
+}
 
 
 def simulate(options, first):
@@ -41,36 +53,48 @@ def simulate(options, first):
             yield simulate_sequence(view, first + number, n_frames=frames, beats=options.beats, seed=seed)
 
 
+def grid_of(clip):
+    """Geometry of a simulated loop."""
+    return Grid((1.0, 1.0), clip.spacing_mm, inside=convex_hull_image(clip.frames.max(0) > 0), view=clip.view)
+
+
+def masks_of(clip, names):
+    """True masks of a simulated loop by structure."""
+    return {name: clip.labels == label_value(name) for name in names}
+
+
 def measure(model, clip, options):
     """Dice of each structure at (ED, ES), the summary of the loop and its true values; the heart rate is known."""
     model = model.of(clip.view)
-    times = np.arange(len(clip.frames)) / clip.fps
-    inside = convex_hull_image(clip.frames.max(0) > 0)
-    grid = Grid((1.0, 1.0), clip.spacing_mm, inside=inside, view=clip.view)
+    times, grid = np.arange(len(clip.frames)) / clip.fps, grid_of(clip)
     maps = model.maps(clip.frames)
     timeline = segment_loop(model, maps, clip.view, times, TimeSettings())
     found = measure_beats(model, maps, clip.view, times, timeline=timeline, grid=grid, samples=options.samples)
     names = model.structures(clip.view)
-    truth = {name: clip.labels == label_value(name) for name in names}
+    truth = masks_of(clip, names)
     dice = {}
     for value, name in enumerate(names, 1):
-        ours, true = timeline.labels[[clip.ed, clip.es]] == value, truth[name][[clip.ed, clip.es]]
+        ours = (timeline.labels[[clip.ed, clip.es]] == value) & grid.inside  # true masks end with the sector
+        true = truth[name][[clip.ed, clip.es]]
         total = ours.sum((1, 2)) + true.sum((1, 2))
         dice[name] = dice_of_counts((ours & true).sum((1, 2)), total)
     rate = 60 * options.beats * clip.fps / len(clip.frames)
-    true = vars(measure_beat(Beat(clip.ed, clip.es, None, regular=True), truth, grid, rate))
-    return dice, found, true
+    return dice, found, vars(measure_beat(Beat(clip.ed, clip.es, None, regular=True), truth, grid, rate))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--loops", type=int, default=32, help="number of patients, each with a loop of each view")
+    parser.add_argument("--loops", type=int, default=100, help="number of patients, each with a loop of each view")
     parser.add_argument("--model", default="alan-sim")
     parser.add_argument("--views", nargs="+", default=["PLAX", "PSAX"])
     parser.add_argument("--beats", type=float, default=1.6, help="length of a loop in beats")
     parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--calibrate", help="manifest into which the spread is written")
+    parser.add_argument("--anatomy", action="store_true", help="print the true measures alone")
     options = parser.parse_args()
+    if options.anatomy:
+        print_anatomy(options)
+        return
     if options.calibrate:
         calibrate(options)
         return
@@ -87,6 +111,21 @@ def main():
             pairs = with_truth(name, own)
             if pairs:
                 report(name, pairs, sum(np.isfinite(true[name]) for *_, true in own))
+
+
+def print_anatomy(options):
+    """Print the distribution of the true measures beside the normal limits."""
+    found = {}
+    for clip in simulate(options, FIRST_PATIENT):
+        beat, truth = Beat(clip.ed, clip.es, None, regular=True), masks_of(clip, ("lv", "myo", "la"))
+        for name, value in vars(measure_beat(beat, truth, grid_of(clip))).items():
+            if name in PARASTERNAL_MEASURES[clip.view] and np.isfinite(value):
+                found.setdefault(f"{clip.view} {name}", []).append(value)
+    for name, values in found.items():
+        low, high = np.percentile(values, [5, 95])
+        normal = NORMAL.get(name.split()[1])
+        limits = "" if normal is None else f", normal {normal[0]} to {normal[1]}"
+        print(f"{name}: {np.mean(values):.2f} +- {np.std(values):.2f}, 90% from {low:.2f} to {high:.2f}{limits}")
 
 
 def with_truth(name, rows):

@@ -14,10 +14,15 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from alan.analysis import AnalysisModel
 from alan.analysis.overlay import write_mp4
 from alan.cli.analyze import analyze
+from alan.data.sample import PARASTERNAL
 from alan.data.simulator import simulate_sequence
 from alan.downstream.run import run_segmentation
+from alan.downstream.sheet import contact_sheet
+from alan.drawing import png
+from alan.files import write_bytes
 from alan.shipped import PARCELS
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -28,7 +33,7 @@ SHEET, REPORT, PAGE = 900_001, 900_102, 900_103
 LONG = 120_000
 
 
-def contact_sheet(folder):
+def stills_sheet(folder):
     """Segment a still of twelve patients."""
     (folder / "stills").mkdir()
     for n in range(12):
@@ -37,6 +42,20 @@ def contact_sheet(folder):
         Image.fromarray(frames[0]).save(folder / "stills" / f"{n:02d}_{view}.png")
     run_segmentation(str(folder / "stills"), str(folder / "segments"))
     shutil.copy(folder / "segments" / "contact_sheet.png", IMAGES / "afternoon_sheet.png")
+
+
+def parasternal_sheet():
+    """Outline the end-diastolic and the end-systolic frame of six patients in PLAX and PSAX."""
+    model, pictures, labels, names = AnalysisModel.load("alan-sim"), [], [], []
+    for view in PARASTERNAL:
+        for n in range(6):
+            clip = simulate_sequence(view, SHEET + n, n_frames=6, seed=SHEET + n, systole_only=True)
+            frames, own = clip.frames[[clip.ed, clip.es]], model.of(view)
+            maps, phase = own.maps(frames), np.array([1.0, 0.0])
+            pictures += list(frames)
+            labels += list(own.label(own.score(maps, view, phase), maps, view))
+            names += [f"{view} {n + 1}, {phase}" for phase in ("ED", "ES")]
+    write_bytes(IMAGES / "parasternal_sheet.png", png(contact_sheet(pictures, labels, names, ("lv", "myo", "la"))))
 
 
 def report(folder, browser):
@@ -98,11 +117,12 @@ def main():
 
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        contact_sheet(Path(name))
+        stills_sheet(Path(name))
         report(Path(name), browser)
         page(Path(name), browser)
         browser.close()
-    for name in ("afternoon_sheet", "analysis_report", "ui_analyze", "ui_parcels"):
+    parasternal_sheet()
+    for name in ("afternoon_sheet", "parasternal_sheet", "analysis_report", "ui_analyze", "ui_parcels"):
         make_small(IMAGES / f"{name}.png")
 
 
