@@ -26,6 +26,7 @@ def assemble_model(
     bank_copies: NonNegativeInt = 2,
     archive: list[str] | None = None,
     archive_split: str | None = "train",
+    others: list[str] = [],  # noqa: B006 (shown by --help; never changed)
     size: PositiveInt = 112,
     seed: Seed = 0,
     overwrite: bool = False,
@@ -53,6 +54,8 @@ def assemble_model(
             simulated ones of ``views``, which the archive must show about equally often; no label is read. Null
             for no shift.
         archive_split: Split of the frames of the archive; null takes all.
+        others: Paths or names of further models, which measure views that this one does not, such as
+            alan-sim-plax and alan-sim-psax; they are copied too.
         size: Side in pixels to which frames are resized for the model.
         seed: Seed of the draw of the bank.
         overwrite: Replace a model with another configuration.
@@ -62,7 +65,7 @@ def assemble_model(
 
     Raises:
         ConfigError: The folder contains a model with another configuration, or a structure has two white boxes.
-        DataError: A folder holds no white box, or a store has no frame of a view.
+        DataError: A folder holds no white box, a store has no frame of a view, or a view belongs to two models.
         AlanError: An input is missing or belongs to other parcels; the folder is left as it was.
     """
     given = settings(locals())
@@ -75,6 +78,7 @@ def assemble_model(
     if archive and not bank:
         raise ConfigError("archive is given without a bank of views: give bank too")
     from alan.analysis.bank import draw_archive, draw_bank
+    from alan.analysis.manifest import SUFFIX
     from alan.analysis.model import AnalysisModel
     from alan.analysis.phase_boxes import read_boxes
     from alan.analysis.views import ViewBank
@@ -90,7 +94,8 @@ def assemble_model(
         if archive:
             real = draw_archive([FrameStore(path) for path in archive], archive_split, size, seed)
             known = known.with_archive(real, views)
-    model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(white_boxes)), size, known)
+    further = {Path(other).name.removesuffix(SUFFIX): AnalysisModel.load(other) for other in others}
+    model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(white_boxes)), size, known, others=further)
     config = {**given, "inputs": model.fingerprint}
     with open_run(folder, config, overwrite, AnalysisModel.files(folder.name)) as run:
         if not run.finished:

@@ -52,6 +52,19 @@ def test_an_assembled_model_can_be_moved(tiny, alan, command, named, tmp_path):
         assert box.selector_.share_ == pytest.approx(source.share_, abs=1e-4)
 
 
+def test_further_models_are_copied_and_measure_their_views(alan, command, tmp_path):
+    others = "--others=[alan-sim-plax, alan-sim-psax]"
+    assert alan(*command, "--views=[A4C]", others, "--out", tmp_path / "model").code == 0
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    model = AnalysisModel.load(tmp_path / "moved")
+    assert model.all_views() == ["A4C", "PLAX", "PSAX"]
+    shipped = AnalysisModel.load("alan-sim-psax")
+    assert model.of("PSAX").fingerprint == shipped.fingerprint
+    result = alan(*command, "--views=[PLAX]", others, "--out", tmp_path / "twice")
+    assert (result.code, "both measure PLAX" in result.err) == (2, True)
+    assert not (tmp_path / "twice").exists()
+
+
 def test_white_boxes_of_the_phases_may_lie_in_two_folders(named):
     whole, (ed, es) = read_boxes([named / "lv"])["lv"], (named / "lv_ED", named / "lv_ES")
     shutil.copytree(named / "lv", ed)
