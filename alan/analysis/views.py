@@ -62,7 +62,7 @@ class ViewBank:
     """Labelled frames by which the view of similar frames is recognised.
 
     The features of a frame are means of the deepest map of a convolutional backbone, left and right of the heart
-    and within the left ventricle and the left atrium (:meth:`alan.backbone.ConvBackbone.pooled`), less ``shift``.
+    and within the left ventricle and the left atrium (:meth:`alan.backbone.Backbone.pooled`), less ``shift``.
     They are projected onto Fisher's linear discriminants: the directions in which the views differ, in units of
     the standard deviation within a view. The nearest frames of the bank there, by Euclidean distance, vote.
     Neighbours and their pictures are the evidence.

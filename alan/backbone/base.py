@@ -285,8 +285,9 @@ class Backbone(FrozenModule, ABC):
         """Compute one vector per frame, that of :meth:`BackboneSpec.tokens`.
 
         This is the CLS token of a vision transformer, and the mean of the deepest map of a convolutional network;
-        one that predicts the left ventricle and the left atrium has means by region, see
-        :meth:`alan.backbone.ConvBackbone.pooled`.
+        one that predicts the left ventricle and the left atrium has means of that map by region, by which views
+        are recognised: left and right of the heart, within the ventricle and within the atrium
+        (:func:`alan.backbone.region_means.region_means`).
 
         Args:
             frames: (B, H, W) uint8.
@@ -297,7 +298,10 @@ class Backbone(FrozenModule, ABC):
         Raises:
             ParameterError: The shape or the dtype is wrong.
         """
-        return self.spec.tokens(self.network, self.spec.normalise(self._resize(frames))).frame.float()
+        return self._pooled(self.spec.normalise(self._resize(frames)))
+
+    def _pooled(self, normalised: Tensor) -> Tensor:
+        return self.spec.tokens(self.network, normalised).frame.float()
 
     @torch.no_grad()
     def sector(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:

@@ -281,17 +281,10 @@ class ConvBackbone(Backbone):
         predictions: Tensor = self.network.predictions(self.network(images))
         return predictions
 
-    @torch.no_grad()
-    def pooled(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """See :meth:`Backbone.pooled`: means of the deepest map by region, by which views are recognised.
-
-        The regions are left and right of the heart, the left ventricle and the left atrium
-        (:func:`alan.backbone.region_means.region_means`); a network that does not predict these structures has the
-        mean of the whole map.
-        """
+    def _pooled(self, normalised: Tensor) -> Tensor:
         if not {*HEART} <= {*self.spec.structures}:
-            return super().pooled(frames)
-        maps = self.network(self.spec.normalise(self._resize(frames)))
+            return super()._pooled(normalised)
+        maps = self.network(normalised)
         tissues = self.network.predictions(maps)[:, : len(self.spec.structures) + 1]
         lv, la = (tissues[:, 1 + self.spec.structures.index(name)][:, None] for name in HEART)
         return region_means(maps[-1].float(), lv, la)

@@ -72,20 +72,23 @@ def test_analyze_runs_onnxruntime_on_request_and_records_it(exported, loops, tmp
 
 
 def test_a_model_without_a_program_is_exported_to_the_user_cache(exported, tmp_path, monkeypatch):
-    written = []
+    written, shipped = [], AnalysisModel.load("alan-sim")
+    folders = {shipped.parcels.fingerprint: exported}
+    folders |= {other.parcels.fingerprint: exported / "others" / name for name, other in shipped.others.items()}
 
     def write(model, path, size):
         written.append((model.fingerprint, size))
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         for end in ("", ".json"):
-            shutil.copy(f"{exported / 'network.onnx'}{end}", f"{path}{end}")
+            shutil.copy(f"{folders[model.fingerprint] / 'network.onnx'}{end}", f"{path}{end}")
 
     monkeypatch.setattr("alan.export.runtime.write_program", write)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    model = AnalysisModel.load("alan-sim", "onnx")
-    assert written == [(model.parcels.fingerprint, 112)]
-    assert AnalysisModel.load("alan-sim", "onnx").runtime.startswith("onnxruntime ")
-    assert len(written) == 1
+    AnalysisModel.load("alan-sim", "onnx")
+    assert sorted(written) == sorted((name, 112) for name in folders)
+    again = AnalysisModel.load("alan-sim", "onnx")
+    assert all(one.runtime.startswith("onnxruntime ") for one in (again, again.of("PLAX"), again.of("PSAX")))
+    assert len(written) == 3
 
 
 def test_a_repeated_export_does_nothing_and_a_different_one_is_refused(exported, tmp_path):
