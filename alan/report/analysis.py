@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alan.analysis.quality import serious
+from alan.analysis.quality import NOTES, serious
 from alan.analysis.reference import read_agreement
 from alan.analysis.results import PARASTERNAL_METHOD, SIMULATED_ONLY, Measure, PatientResult
 from alan.analysis.tables import read_loops, read_patients
@@ -118,7 +118,8 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
     middle, low, high = (number(float(value), 0) for value in (np.median(values), min(values), max(values)))
     spread = f"median {middle}%, from {low}% to {high}%" if len(values) > 1 else f"{middle}%"
     biplane = sum(patient.method == "biplane" for patient in patients)
-    text = f"The ejection fraction of {plural(len(values), 'patient')} was measured ({biplane} biplane): {spread}."
+    planes = {0: "single plane", len(values): "biplane"}.get(biplane, f"{biplane} biplane")
+    text = f"The ejection fraction of {plural(len(values), 'patient')} was measured ({planes}): {spread}."
     doubtful = sum(patient.quality == "doubtful" for patient in patients)
     if doubtful:
         text += f" {plural(doubtful, 'result is', 'results are')} doubtful: read the reasons before you use them."
@@ -136,16 +137,14 @@ def _patient_table(
         names |= volumes
     elif not known(names):
         names = known(_PARASTERNAL) or names
-    rows = []
-    for patient in patients:
+    doubts = [_doubts(patient, reasons) for patient in patients]
+    rows, last = [], [Column("Doubts", number=False)] if any(doubts) else []
+    for patient, text in zip(patients, doubts, strict=True):
         cells = [measure_cell(patient, name) for name in names]
         method = patient.method.replace(" ", "\N{NO-BREAK SPACE}")
         cells += [Cell(method or UNDEFINED), Cell(str(patient.n_beats))]
         cells.append(Cell(QUALITIES[patient.quality], badge=patient.quality))
-        doubts = [flag.reason for flag in serious(patient.flags)]
-        if patient.quality == "none" and not doubts:
-            doubts = list(reasons.get(patient.patient, ()))
-        cells.append(Cell("; ".join(dict.fromkeys(doubts))))
+        cells += [Cell(text)] if last else []
         rows.append(Row(patient.patient, cells, link=_page(patient)))
     columns = [
         Column("Patient", number=False),
@@ -153,9 +152,17 @@ def _patient_table(
         Column("Method", number=False),
         Column("Beats"),
         Column("Quality", number=False),
-        Column("Doubts", number=False),
+        *last,
     ]
     return Table("Patients", columns, [Section(rows)])
+
+
+def _doubts(patient: PatientResult, reasons: Mapping[str, Sequence[str]]) -> str:
+    """Join the doubts of a patient, or the reasons why nothing was measured."""
+    doubts = [flag.reason for flag in serious(patient.flags)]
+    if patient.quality == "none" and not doubts:
+        doubts = list(reasons.get(patient.patient, ()))
+    return "; ".join(dict.fromkeys(doubts))
 
 
 def _page(patient: PatientResult) -> str:
@@ -189,7 +196,10 @@ def _doubt_table(overview: Overview) -> Table | None:
     if not overview.doubts:
         return None
     rows = [
-        Row(code.replace("_", " "), [Cell(str(count)), Cell(overview.examples[code])])
+        Row(
+            f"{code.replace('_', ' ')}{' (note)' if code in NOTES else ''}",
+            [Cell(str(count)), Cell(overview.examples[code])],
+        )
         for code, count in overview.doubts.most_common()
     ]
     columns = [Column("Doubt", number=False), Column("Loops"), Column("For example", number=False)]
