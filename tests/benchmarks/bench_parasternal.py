@@ -99,11 +99,15 @@ def main():
         calibrate(options)
         return
     model = AnalysisModel.load(options.model)
-    rows = [(clip.view, *measure(model, clip, options)) for clip in simulate(options, FIRST_PATIENT)]
+    rows, named = [], dict.fromkeys(options.views, 0)
+    for clip in simulate(options, FIRST_PATIENT):
+        rows.append((clip.view, *measure(model, clip, options)))
+        named[clip.view] += model.bank is not None and model.bank.classify(clip.frames).view == clip.view
     for view in options.views:
         own = [row[1:] for row in rows if row[0] == view]
         beats = sum(bool(found.summary) for _, found, _ in own)
-        print(f"{view}: {len(own)} loops, a beat in {beats}")
+        recognised = "" if model.bank is None else f", {named[view]} recognised"
+        print(f"{view}: {len(own)} loops{recognised}, a beat in {beats}")
         for name in own[0][0]:
             ed, es = 100 * np.nanmean([dice[name] for dice, *_ in own], axis=0)
             print(f"  Dice of {name}: ED {ed:.1f}, ES {es:.1f}")
