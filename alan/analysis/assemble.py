@@ -94,10 +94,13 @@ def assemble_model(
         if archive:
             real = draw_archive([FrameStore(path) for path in archive], archive_split, size, seed)
             known = known.with_archive(real, views)
-    further = {Path(other).name.removesuffix(SUFFIX): AnalysisModel.load(other) for other in others}
+    names = [Path(other).name.removesuffix(SUFFIX) for other in others]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"others is {others}: their names must differ, because each gets a folder of its name")
+    further = {name: AnalysisModel.load(other) for name, other in zip(names, others, strict=True)}
     model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(white_boxes)), size, known, others=further)
     config = {**given, "inputs": model.fingerprint}
-    with open_run(folder, config, overwrite, AnalysisModel.files(folder.name)) as run:
+    with open_run(folder, "assemble", config, overwrite, AnalysisModel.files(folder.name)) as run:
         if not run.finished:
             model.save(folder, folder.name)
             AnalysisModel.load(folder)  # fails unless every file exists and fits

@@ -62,6 +62,8 @@ def test_further_models_are_copied_and_measure_their_views(alan, command, tmp_pa
     assert model.of("PSAX").fingerprint == shipped.fingerprint
     result = alan(*command, "--views=[PLAX]", others, "--out", tmp_path / "twice")
     assert (result.code, "both measure PLAX" in result.err) == (2, True)
+    same = alan(*command, "--views=[A4C]", "--others=[a/model, b/model]", "--out", tmp_path / "twice")
+    assert (same.code, "their names must differ" in same.err) == (2, True)
     assert not (tmp_path / "twice").exists()
 
 
