@@ -2,7 +2,7 @@
 
 Every verb that writes a folder opens it here::
 
-    with open_run(folder, config, overwrite, contents) as run:
+    with open_run(folder, "segment", config, overwrite, contents) as run:
         if not run.finished:
             ...
             run.finish()
@@ -39,6 +39,7 @@ from alan.words import plural
 #: The configuration of a run, its mark of completion and its list of skipped files, in its folder.
 CONFIG, FINISHED, FAILURES, METRICS = "config.yaml", "run.json", "failures.csv", "metrics.jsonl"
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "torch", "timm", "lightning", "h5py")
+_COMMAND = "# alan "  # begins the first line of a configuration, which names the command of the run
 _PART = re.compile(r"\..+\.\d+\.part")  # the temporary files of alan.files.atomic
 
 
@@ -106,7 +107,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Sequence[str]) -> Iterator[Run]:
+def open_run(
+    out: Path, command: str, config: Mapping[str, Any], overwrite: bool, contents: Sequence[str]
+) -> Iterator[Run]:
     """Open a run folder for a configuration, and hold its lock while the block runs.
 
     Temporary files of a killed process are removed. If a new run fails with an :class:`AlanError`, its contents
@@ -114,6 +117,7 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
 
     Args:
         out: The folder; it is created if it is missing.
+        command: The verb whose runs the folder holds, such as ``segment``.
         config: Configuration of the run, JSON-able.
         overwrite: Remove the files of an earlier run first.
         contents: Names of all files and folders that a run of this kind may write.
@@ -122,13 +126,13 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
         The open run.
 
     Raises:
-        DataError: ``out`` is a file, or a folder of something else.
+        DataError: ``out`` is a file, or a folder of something else, such as a run of another command.
         ConfigError: It holds a run with another configuration, or a damaged one, and ``overwrite`` is False.
         LockError: Another process is writing to it.
     """
     everything = (CONFIG, FINISHED, FAILURES, *contents)
     with lock_folder(out):
-        run = Run(out, _claim(out, config, overwrite, everything))
+        run = Run(out, _claim(out, command, config, overwrite, everything))
         try:
             yield run
         except SkippedError:
@@ -139,29 +143,52 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
             raise
 
 
-def _claim(out: Path, config: Any, overwrite: bool, contents: Sequence[str]) -> bool:
+def _claim(out: Path, command: str, config: Any, overwrite: bool, contents: Sequence[str]) -> bool:
     """Write the configuration of a new run, or compare it with that of the run in the folder."""
+    check_command(out, command)
     if (out / CONFIG).exists() and overwrite:
         remove_run(out, contents)
-    elif holds_run(out, config):
+    elif holds_run(out, command, config):
         return True
-    write_text(out / CONFIG, config_text(config))
+    write_text(out / CONFIG, config_text(config, command))
     return False
 
 
-def config_text(config: Any) -> str:
-    """Return the configuration of a run as YAML, without passwords."""
-    return redact(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+def config_text(config: Any, command: str) -> str:
+    """Return the configuration of a run as YAML, without passwords, after a comment that names its command."""
+    return f"{_COMMAND}{command}\n" + redact(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
 
 
-def holds_run(out: Path, config: Any) -> bool:
+def check_command(out: Path, command: str) -> None:
+    """Refuse the run of another command, whose files :func:`remove_run` would leave beside the new ones.
+
+    Args:
+        out: A folder, which may be missing or hold no run.
+        command: The verb that wants to write to it.
+
+    Raises:
+        DataError: It holds a run of another verb. Runs of earlier versions do not state theirs.
+    """
+    path = out / CONFIG
+    if not path.is_file():
+        return
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].rstrip()
+    if first.startswith(_COMMAND) and first != f"{_COMMAND}{command}":
+        raise DataError(
+            f"{out}: holds a run of alan {first.removeprefix(_COMMAND)}, which alan {command} does not replace: "
+            "give another folder, or delete this one first"
+        )
+
+
+def holds_run(out: Path, command: str, config: Any) -> bool:
     """Return whether a folder holds a run of a configuration; call it while the lock of the folder is held.
 
     Temporary files of a killed process are removed.
 
     Args:
         out: The folder.
-        config: Configuration of the run.
+        command: The verb of the run.
+        config: Its configuration.
 
     Returns:
         False if the folder is empty.
@@ -178,7 +205,7 @@ def holds_run(out: Path, config: Any) -> bool:
                 f"{out}: holds files but no {CONFIG}, so it is not a run of this command; give another folder"
             )
         return False
-    before, now = read_config(path), yaml.safe_load(config_text(config))
+    before, now = read_config(path), yaml.safe_load(config_text(config, command))
     if before != now:
         changed = sorted(changed_options(before, now))
         raise ConfigError(

@@ -29,7 +29,17 @@ from alan.arrays import verify_zip
 from alan.backbone.checkpoint import load_plain
 from alan.errors import CheckpointError
 from alan.files import naming_full_disk, write_bytes, write_text
-from alan.runs import CONFIG, FINISHED, METRICS, Run, config_text, holds_run, read_config, remove_run
+from alan.runs import (
+    CONFIG,
+    FINISHED,
+    METRICS,
+    Run,
+    check_command,
+    config_text,
+    holds_run,
+    read_config,
+    remove_run,
+)
 from alan.trainer import LastCheckpoint
 
 _log = logging.getLogger(__name__)
@@ -180,12 +190,13 @@ class RunFolder(Callback):
 
         Raises:
             ConfigError: The folder holds a run with another configuration.
-            DataError: It holds something else.
+            DataError: It holds something else, such as a run of another command.
         """
-        self.config = config_text(config)
+        self.config = config_text(config, "fit")
+        check_command(self.run.folder, "fit")
         if (self.run.folder / CONFIG).exists() and overwrite:
             return None
-        self.run.resumed = holds_run(self.run.folder, config)
+        self.run.resumed = holds_run(self.run.folder, "fit", config)
         last = self.checkpoints / "last.ckpt"
         return last if self.run.resumed and last.exists() else None
 

@@ -3,28 +3,32 @@
 import csv
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import alan
+from alan.cli.main import VERBS
 from alan.errors import AlanWarning, ConfigError, DataError, SkippedError
 from alan.runs import open_run, plain, provenance, report_failures, sweep
+from alan.training_run import RunFolder
 
 CONFIG = {"seed": 0, "data": {"store": "a.h5"}}
 
 
 def opened(folder, config=CONFIG, overwrite=False, contents=("out.txt",), write=None):
     """Open a run, write a file, and say whether it was resumed."""
-    with open_run(folder, config, overwrite, contents) as run:
+    with open_run(folder, "segment", config, overwrite, contents) as run:
         if write:
             (folder / write).write_text("text", encoding="utf-8")
         return run.resumed
 
 
 def fail(folder, error, keep=False):
-    with open_run(folder, CONFIG, False, ("out.txt",)) as run:
+    with open_run(folder, "segment", CONFIG, False, ("out.txt",)) as run:
         (folder / "out.txt").touch()
         run.keep = keep
         raise error("stopped")
@@ -48,6 +52,33 @@ def test_overwriting_removes_what_the_run_wrote_and_nothing_else(tmp_path):
     (tmp_path / "mine.txt").touch()
     assert not opened(tmp_path, {"seed": 1}, overwrite=True)
     assert names(tmp_path) == ["config.yaml", "mine.txt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_of_another_command_is_refused_even_if_it_may_be_overwritten(tmp_path, overwrite):
+    opened(tmp_path, write="out.txt")
+    words = "holds a run of alan segment, which alan analyze does not replace: give another folder, or delete this"
+    with (
+        pytest.raises(DataError, match=words),
+        open_run(tmp_path, "analyze", {"seed": 1}, overwrite, ("loops.csv",)),
+    ):
+        pass
+    with pytest.raises(DataError, match="alan segment, which alan fit does not replace"):
+        RunFolder(tmp_path).open({"seed": 1}, overwrite=overwrite)
+    assert names(tmp_path) == ["config.yaml", "out.txt"]
+    assert opened(tmp_path)  # untouched
+
+
+def test_a_run_of_an_earlier_version_that_does_not_name_its_command_is_resumed(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 0\ndata:\n  store: a.h5\n", encoding="utf-8")
+    assert opened(tmp_path)
+
+
+def test_run_folders_name_verbs():
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(alan.__file__).parent.rglob("*.py"))
+    commands = re.findall(r'with open_run\(\s*[\w()]+, "([a-z ]+)"', source)
+    assert len(commands) == source.count("with open_run(")
+    assert set(commands) <= set(VERBS)
 
 
 def test_a_foreign_folder_is_refused(tmp_path):
@@ -126,19 +157,19 @@ def test_files_written_before_an_interruption_are_kept(error, tmp_path):
 
 
 def test_a_finished_run_is_marked_complete(tmp_path):
-    with open_run(tmp_path, CONFIG, False, ()) as run:
+    with open_run(tmp_path, "segment", CONFIG, False, ()) as run:
         assert not run.finished
         run.finish()
-    with open_run(tmp_path, CONFIG, False, ()) as run:
+    with open_run(tmp_path, "segment", CONFIG, False, ()) as run:
         assert run.finished
     assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["versions"]["alan"]
-    with open_run(tmp_path, CONFIG, True, ()) as run:
+    with open_run(tmp_path, "segment", CONFIG, True, ()) as run:
         assert not run.finished
     assert names(tmp_path) == ["config.yaml"]
 
 
 def test_a_run_without_its_output_is_not_finished(tmp_path):
-    with open_run(tmp_path, CONFIG, False, ()) as run:
+    with open_run(tmp_path, "segment", CONFIG, False, ()) as run:
         (tmp_path / "table.csv").touch()
         run.finish()
         assert run.finished

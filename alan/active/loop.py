@@ -233,7 +233,7 @@ def run_active(
     frames = open_frames(data, loop, training)
     folder = Path(out)
     config = plain({"title": title, "data": data, "loop": loop, "training": training})
-    with open_run(folder, config, overwrite, CONTENTS) as run:
+    with open_run(folder, "active run", config, overwrite, CONTENTS) as run:
         if run.resumed and (folder / STATE).exists():
             state = read_state(folder, frames.fingerprint)
         else:

@@ -63,7 +63,7 @@ def merge_runs(
     if phases is not None:
         _lengthen(config["loop"], merged, phases)
     loop = ActiveLoop(**_tuples(config["loop"]))
-    with open_run(Path(out), config, overwrite, CONTENTS):
+    with open_run(Path(out), "active run", config, overwrite, CONTENTS):
         merged.save(Path(out))
         write_results(Path(out), merged, frames, data, loop, title=config["title"])
     return Path(out)

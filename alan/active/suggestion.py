@@ -77,7 +77,7 @@ def run_suggestion(
     segmenter, folder = load_segmenter(network).to(choose_device(device)), Path(out)
     pool = open_pool(input, segmenter.size, split=split, views=views, include_labelled=include_labelled)
     config = {"model": segmenter.fingerprint, "pool": pool.fingerprint(), **settings}
-    with open_run(folder, config, overwrite, (LIST, SHEET, PARTIAL)) as run:
+    with open_run(folder, "active suggest", config, overwrite, (LIST, SHEET, PARTIAL)) as run:
         if run.finished:
             _log.info("%s: the same configuration and images as before, list reused", folder / LIST)
             return folder

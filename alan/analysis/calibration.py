@@ -73,7 +73,7 @@ def calibrate_model(
     warn_of_labels(before, opened, split)
     config = {**given, "inputs": [before.fingerprint, *(store.fingerprint for store in opened)]}
     folder = Path(out)
-    with open_run(folder, config, overwrite, [*AnalysisModel.files(folder.name), CALIBRATION]) as run:
+    with open_run(folder, "calibrate", config, overwrite, [*AnalysisModel.files(folder.name), CALIBRATION]) as run:
         if run.finished:
             _log.info("%s: the same configuration and inputs as before, nothing to do", folder)
             return folder

@@ -56,7 +56,7 @@ def export_model(
     programs = [str(Path(PROGRAM).with_suffix(suffix)) for suffix in SUFFIXES.values()]
     contents = [BACKBONE, PARCELS, VIEWS, BOXES, OTHERS, *programs, *(f"{name}{RECORD}" for name in programs)]
     with open_run(
-        folder, config, overwrite, [*contents, *(path.name for path in folder.glob(f"*{SUFFIX}"))]
+        folder, "export", config, overwrite, [*contents, *(path.name for path in folder.glob(f"*{SUFFIX}"))]
     ) as run:
         if run.finished:
             _log.info("%s: the same model and format as before, nothing to do", program)

@@ -153,7 +153,7 @@ def analyze_files(
     }
     if key is not None:
         write_key(Path(key), sources, inputs, {name for name, _ in others})
-    with open_run(folder, config, overwrite, CONTENTS) as run:
+    with open_run(folder, "analyze", config, overwrite, CONTENTS) as run:
         run.keep = True
         states = _analyze_all(
             sources, folder, settings, model=model, workers=workers, device=device, progress=progress

@@ -110,7 +110,7 @@ def extract_frames(
     config: dict[str, Any] = {"root": str(source.absolute()), "every": every, "files": _fingerprint(loops)}
     if sector:
         config["sector"] = True
-    with open_run(target, config, overwrite, (_IMAGES, MANIFEST, SIMULATION, _UNFINISHED)) as run:
+    with open_run(target, "frames", config, overwrite, (_IMAGES, MANIFEST, SIMULATION, _UNFINISHED)) as run:
         if run.finished:
             shutil.rmtree(target / _UNFINISHED, ignore_errors=True)
             _log.info("%s: already done; give another folder, or extract again with --overwrite true", target)

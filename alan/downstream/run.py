@@ -117,7 +117,7 @@ def run_segmentation(
         "structures": model.structures,
         "inputs": {"frames": stills.fingerprint, "model": model.fingerprint},
     }
-    with open_run(folder, config, overwrite, (*CONTENTS, SHEET)):
+    with open_run(folder, "segment", config, overwrite, (*CONTENTS, SHEET)):
         found = segment_frames(stills, model, folder, batch_size)
         if sheet:
             write_sheet(folder / SHEET, stills, found, folder, model.structures, sheet)

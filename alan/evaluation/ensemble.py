@@ -134,7 +134,7 @@ def run_ensemble(
         for networks, rows in groups
     ]
     key = fingerprint([frames.fingerprint, [member.fingerprint for member in loaded.values()], parts])
-    with open_run(folder, config, overwrite, CONTENTS) as run:
+    with open_run(folder, "ensemble", config, overwrite, CONTENTS) as run:
         if run.resumed and _reusable(folder / ENSEMBLE, key):
             _log.info("%s: the same configuration and inputs as before, ensemble reused", folder / ENSEMBLE)
             (folder / _PREDICTIONS).unlink(missing_ok=True)  # left by a run that was killed at its end

@@ -75,7 +75,7 @@ def run_evaluation(
     if label_efficiency is not None:  # without settings that change no result
         config["label_efficiency"] = plain(label_efficiency.settings())
     inputs = _inputs(segmentation, views, label_efficiency, curves or {})
-    with open_run(folder, config, overwrite, CONTENTS) as run:
+    with open_run(folder, "evaluate", config, overwrite, CONTENTS) as run:
         if run.resumed and (folder / RESULTS).exists() and read_results(folder)["provenance"]["inputs"] == inputs:
             _log.info("%s: the same configuration and inputs as before, results reused", folder)
             return folder

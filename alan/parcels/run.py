@@ -86,7 +86,7 @@ def run_parcels(
     locked = load_backbone(backbone, input_size=input_size, stride=stride)
     config = {**given, "inputs": {"store": frame_store.fingerprint, "backbone": locked.fingerprint}}
     folder, path = Path(out), Path(out) / _FILE
-    with open_run(folder, config, overwrite, (_FILE,)) as run:
+    with open_run(folder, "parcels", config, overwrite, (_FILE,)) as run:
         if run.resumed and path.exists():
             _log.info("%s: the same configuration and inputs as before, nothing to do", path)
             return path

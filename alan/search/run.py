@@ -10,16 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from tqdm import tqdm
 
 from alan.data.store.reader import FrameStore
 from alan.data.structures import n_classes
 from alan.errors import CheckpointError, ConfigError, DataError
 from alan.extras import third_party
-from alan.files import digest, redact, write_text
+from alan.files import digest, write_text
 from alan.progress import quiet
-from alan.runs import CONFIG, plain, read_config, sweep
+from alan.runs import CONFIG, config_text, read_config, sweep
 from alan.search.settings import SearchData, SearchSettings, StudySettings
 from alan.search.space import Builds, Point, SearchSpace, why_not
 from alan.search.trial import Outcome, Report, train_point
@@ -106,8 +105,7 @@ def run_search(
                     path.unlink()
                 folder.rmdir()
             raise
-        config = yaml.safe_dump(plain(settings), sort_keys=False, allow_unicode=True)
-        write_text(folder / CONFIG, redact(config))
+        write_text(folder / CONFIG, config_text(settings, "search"))
         if search.n_trials < study.n_trials:
             _log.info("n_trials is %d, the space has %d points: all are trained", study.n_trials, search.n_trials)
         try:

@@ -110,7 +110,7 @@ def run_naming(
     files = [f"{kind}{box}.json" for box in names for kind in ("prior-", "")]
     share: dict[str, Any] = {} if share_above == "area" else {"share_above": share_above}
     folder = Path(out)
-    with open_run(folder, config, overwrite, files) as run:
+    with open_run(folder, "name", config, overwrite, files) as run:
         if run.resumed and all((folder / file).exists() for file in files):
             _log.info("%s: the same configuration and inputs as before, nothing to do", folder)
             return folder
