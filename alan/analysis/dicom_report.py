@@ -19,7 +19,16 @@ from alan.analysis.dicom import (
     save_object,
     with_uid,
 )
-from alan.analysis.results import Flag, LoopResult, Measure, Measurements, PatientResult
+from alan.analysis.measures import PARASTERNAL_MEASURES
+from alan.analysis.results import (
+    PARASTERNAL_METHOD,
+    SIMULATED_ONLY,
+    Flag,
+    LoopResult,
+    Measure,
+    Measurements,
+    PatientResult,
+)
 from alan.data.io.dicom_header import MAY_BE_EMPTY, DicomReferences
 from alan.extras import third_party
 from alan.files import fingerprint
@@ -27,6 +36,9 @@ from alan.runs import plain
 
 #: Coding scheme of the quality flags.
 _OWN = "99ALAN"
+#: Measures that no apical view has, and the note on them.
+_PARASTERNAL_ONLY = {name for names in PARASTERNAL_MEASURES.values() for name in names} - {"area_change_percent"}
+_SIMULATED_ONLY = f"{SIMULATED_ONLY[:1].upper()}{SIMULATED_ONLY[1:]}"
 #: Mapping from view, or ``biplane``, to measure to its LOINC code and meaning (DICOM PS3.16, context group 12300).
 _PLANES = {
     "A4C": {
@@ -170,7 +182,7 @@ def _write_report(
         finding_sites=[sr.FindingSite(code("SCT", *HEART))],
         algorithm_id=sr.AlgorithmIdentification(NAME, __version__),
         measurements=[_measurement(name, getattr(result, name), plane) for name in _measured(result)],
-        qualitative_evaluations=[_doubt(flag) for flag in result.flags] or None,
+        qualitative_evaluations=[*map(_doubt, result.flags), *_notes(result)] or None,
         source_images=[
             sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in images
         ],
@@ -196,7 +208,7 @@ def _write_report(
             element.value = classes.get(dataset.ReferencedSOPInstanceUID, element.value)
 
     written.walk(restore)
-    if result.flags:
+    if result.flags or _notes(result):
         scheme = third_party("pydicom", "dicom").Dataset()
         scheme.CodingSchemeDesignator, scheme.CodingSchemeName = _OWN, "Quality flags of alan-echo"
         written.CodingSchemeIdentificationSequence = [scheme]
@@ -229,6 +241,18 @@ def _doubt(flag: Flag) -> Any:
     return third_party("highdicom.sr", "dicom").QualitativeEvaluation(
         name=code(_OWN, "doubt", "Doubt"), value=code(_OWN, flag.code[:16], meaning)
     )
+
+
+def _notes(result: LoopResult | PatientResult) -> list[Any]:
+    """Code the note on parasternal views where the report has measures of them."""
+    if isinstance(result, LoopResult):
+        noted = SIMULATED_ONLY in result.notes
+    else:
+        noted = result.method == PARASTERNAL_METHOD or not _PARASTERNAL_ONLY.isdisjoint(_measured(result))
+    if not noted:
+        return []
+    evaluation = third_party("highdicom.sr", "dicom").QualitativeEvaluation
+    return [evaluation(name=code(_OWN, "note", "Note"), value=code(_OWN, "simulated_only", _SIMULATED_ONLY))]
 
 
 def _short(value: float) -> float:

@@ -276,7 +276,7 @@ class LoopResult(Measurements):
 
 
 #: Note of a loop in a parasternal view, of which no labelled patients are at hand.
-SIMULATED_ONLY = "outlines of this view were checked on simulated loops only"
+SIMULATED_ONLY = "parasternal outlines were checked on simulated loops only"
 #: Method of a patient without an apical view.
 PARASTERNAL_METHOD = "parasternal"
 

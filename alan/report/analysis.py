@@ -15,7 +15,7 @@ import numpy as np
 from alan.analysis.quality import NOTES, serious
 from alan.analysis.reference import read_agreement
 from alan.analysis.results import PARASTERNAL_METHOD, SIMULATED_ONLY, Measure, PatientResult
-from alan.analysis.tables import read_loops, read_patients
+from alan.analysis.tables import MEASURES, read_loops, read_patients
 from alan.report.agreement import agreement_figure
 from alan.report.html import write_page
 from alan.report.patient import (
@@ -122,7 +122,7 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
     text = f"The ejection fraction of {plural(len(values), 'patient')} was measured ({planes}): {spread}."
     doubtful = sum(patient.quality == "doubtful" for patient in patients)
     if doubtful:
-        text += f" {plural(doubtful, 'result is', 'results are')} doubtful: read the reasons before you use them."
+        text += f" {plural(doubtful, 'result is', 'results are')} doubtful: read the reasons first."
     return [*paragraphs, text]
 
 
@@ -142,7 +142,8 @@ def _patient_table(
     for patient, text in zip(patients, doubts, strict=True):
         cells = [measure_cell(patient, name) for name in names]
         method = patient.method.replace(" ", "\N{NO-BREAK SPACE}")
-        cells += [Cell(method or UNDEFINED), Cell(str(patient.n_beats))]
+        beside = "" if set(_PARASTERNAL) & set(names) else _parasternal(patient)
+        cells += [Cell(method or UNDEFINED, beside), Cell(str(patient.n_beats))]
         cells.append(Cell(QUALITIES[patient.quality], badge=patient.quality))
         cells += [Cell(text)] if last else []
         rows.append(Row(patient.patient, cells, link=_page(patient)))
@@ -165,6 +166,18 @@ def _doubts(patient: PatientResult, reasons: Mapping[str, Sequence[str]]) -> str
     return "; ".join(dict.fromkeys(doubts))
 
 
+def _parasternal(patient: PatientResult) -> str:
+    """Write the main measures of a patient without an apical view; empty for others."""
+    if patient.method != PARASTERNAL_METHOD:
+        return ""
+    found = []
+    for name, title in _PARASTERNAL.items():
+        measure, (short, unit) = getattr(patient, name), title.split(", ")
+        if measure.known:
+            found.append(f"{short} {number(measure.value, MEASURES[name].decimals)} {unit}".replace(" %", "%"))
+    return ", ".join(found)
+
+
 def _page(patient: PatientResult) -> str:
     return f"{PATIENT_FOLDER}/{patient.patient}/report.html"
 
@@ -174,7 +187,7 @@ def _gallery(root: Path, patients: Sequence[PatientResult]) -> list[dict[str, An
     found = []
     for patient in [patient for patient in patients if patient.loops][:_SHOWN]:
         what = f"EF {_text(patient.ef_percent, '%')}"
-        what = patient.method if patient.method == PARASTERNAL_METHOD else what
+        what = _parasternal(patient) or patient.method if patient.method == PARASTERNAL_METHOD else what
         text = f"{what}, {QUALITIES[patient.quality].lower()}"
         for name in patient.loops[:1]:
             for file, moment in (("ed.png", "at end-diastole"), ("frame.png", "as a still")):
@@ -229,9 +242,7 @@ def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
         Column(f"{headings[quality] if measure == 'ef_percent' else 'One length'} ({count})")
         for (measure, quality), (count, _) in groups.items()
     ]
-    text = (
-        f"The reference gives an ejection fraction for {n} that were measured here. Intervals: 95%, over patients."
-    )
+    text = f"The reference gives an ejection fraction for {n} measured here. Intervals: 95%, over patients."
     if ("ef_shared_length_percent", "all") in groups:
         text += (
             " One length: biplane with the same length of the long axis in both phases, as the values of "

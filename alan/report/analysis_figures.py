@@ -95,7 +95,7 @@ def loop_curve(result: LoopResult) -> Curve | None:
         y_ticks=[(float(up(np.array(tick))), f"{tick:g}") for tick in y_ticks],
         x_ticks=[
             (float(curve(np.array(tick))), f"{tick:g}")
-            for tick in _nice(float(x[0]), float(x[-1]))
+            for tick in _nice(float(x[0]), float(x[-1]), whole=not timed)
             if x[0] <= tick <= x[-1]
         ],
         lines=[" ".join(f"{xs[n]:.1f},{ys[n]:.1f}" for n in part) for part in _parts(known)],
@@ -129,11 +129,10 @@ class _Scale:
         return np.round(self._first + (value - self._start) * self._factor, 1)
 
 
-def _nice(low: float, high: float) -> list[float]:
-    return [
-        float(tick)
-        for tick in MaxNLocator(_TICKS, steps=[1, 2, 2.5, 5, 10]).tick_values(low, max(high, low + 1e-9))
-    ]
+def _nice(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Choose round ticks; ``whole`` ones are integers, such as numbers of frames."""
+    locator = MaxNLocator(_TICKS, steps=[1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1 if whole else 2)
+    return [float(tick) for tick in locator.tick_values(low, max(high, low + 1e-9))]
 
 
 def _parts(known: NDArray[np.bool_]) -> list[NDArray[np.intp]]:

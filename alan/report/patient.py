@@ -205,11 +205,11 @@ def _beat_table(loop: LoopResult) -> Table:
     rows = []
     for n, beat in enumerate(loop.beats, 1):
         kind = "incomplete" if beat.end is None else "regular" if beat.regular else "irregular"
-        cells = [Cell(f"{beat.ed} – {beat.es}"), *(measure_cell(beat, name) for name in names), Cell(kind)]
-        rows.append(Row(str(n), cells))
-    columns = [Column("Beat"), Column("Frames ED – ES")]
+        cells = [Cell(f"{beat.ed} – {beat.es}"), *(measure_cell(beat, name) for name in names)]
+        rows.append(Row(str(n), cells, detail=kind))
+    columns = [Column("Beat", number=False), Column("Frames ED – ES")]
     columns += [Column(f"{MEASURES[name].title}, {MEASURES[name].unit}") for name in names]
-    return Table("Beats", [*columns, Column("", number=False)], [Section(rows)], small=True)
+    return Table("Beats", columns, [Section(rows)], small=True)
 
 
 def has_intervals(result: PatientResult) -> bool:

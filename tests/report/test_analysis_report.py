@@ -25,7 +25,7 @@ from alan.analysis import (
 from alan.analysis.dicom_report import _MEASURES
 from alan.analysis.reference import write_agreement
 from alan.analysis.results import SIMULATED_ONLY
-from alan.analysis.tables import MEASURES
+from alan.analysis.tables import MEASURES, read_loops, read_patients
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -166,8 +166,8 @@ def test_the_page_of_a_patient_shows_its_loops(folder):
         "0.5 × 0.5 mm",
         "Volume of the left ventricle (ml)",
         "Red rings: 1 frame whose outline jumped",
-        "1 2 – 8 60 55 to 65",
-        "2 14 – 19 49",
+        "1 regular 2 – 8 60 55 to 65",
+        "2 incomplete 14 – 19 49",
         "Frame 2, end-diastole",
         "pixel size from the file",
         "alan-sim-small",
@@ -273,12 +273,12 @@ def test_pages_of_parasternal_loops_show_their_measures_and_that_they_were_check
     diameter, septum = Measure(5.04, 4.5, 5.6), Measure(0.93)
     root = parasternal_folder(tmp_path, lvidd_cm=diameter, ivsd_cm=septum)
     first, page = (page_of(root / name)[0] for name in ("report.html", "patients/p1/report.html"))
-    assert "1 loop in PLAX or PSAX: outlines of this view were checked on simulated loops only." in first
+    assert "1 loop in PLAX or PSAX: parasternal outlines were checked on simulated loops only." in first
     assert "No ejection fraction was measured; it needs an apical view." in first
     assert "LVIDd, cm" in first
     assert "5.0 4.5 to 5.6" in first
     assert "EF, %" not in first
-    assert "PLAX and PSAX: outlines of this view were checked on simulated loops only." in page
+    assert "PLAX and PSAX: parasternal outlines were checked on simulated loops only." in page
     assert "LV internal diameter, end-diastole (LVIDd) 5.0 cm 4.5 to 5.6" in page
     assert "Septum, end-diastole (IVSd) 0.9 cm" in page
     assert "Ejection fraction" not in page
@@ -296,6 +296,19 @@ def test_a_report_of_a_parasternal_loop_has_the_codes_of_its_measures(tmp_path):
     for code in ("29436-3", "29469-4"):
         assert code in texts
     assert "18043-0" not in texts  # ejection fraction
+    assert "Parasternal outlines were checked on simulated loops only" in texts
+
+
+def test_a_parasternal_patient_beside_apical_ones_shows_its_measures_on_the_first_page(tmp_path):
+    root = parasternal_folder(tmp_path, lvidd_cm=Measure(5.04, 4.5, 5.6), area_change_percent=Measure(44.0))
+    (known,) = read_patients(root)
+    other = made_patient("p2", loops=())
+    write_tables(root, list(read_loops(root)), [known, other])
+    write_analysis_report(root)
+    first = page_of(root / "report.html")[0]
+    assert "EF, %" in first
+    assert "parasternal LVIDd 5.0 cm, FAC 44%" in first
+    assert "p1: LVIDd 5.0 cm, FAC 44%, doubtful" in first
 
 
 def test_every_measure_has_a_code_of_the_dicom_standard():
@@ -338,3 +351,16 @@ def test_the_curve_has_gaps_where_nothing_was_measured():
     curve = loop_curve(replace(result, frames=tuple(frames)))
     assert [len(line.split()) for line in curve.lines] == [5, 12]
     assert loop_curve(replace(result, frames=result.frames[:1])) is None
+
+
+def test_ticks_of_frames_without_times_are_whole():
+    result = made_result(MadeLoop())
+    frames = tuple(replace(frame, time_s=None) for frame in result.frames[:3])
+    assert [text for _, text in loop_curve(replace(result, beats=(), frames=frames)).x_ticks] == ["0", "1", "2"]
+
+
+def test_a_wide_table_of_beats_shows_their_kind_beside_their_number(tmp_path):
+    """The first column stays in sight where the others are scrolled."""
+    root = parasternal_folder(tmp_path, lvidd_cm=Measure(5.0), lvids_cm=Measure(3.5))
+    html = (root / "patients" / "p1" / "report.html").read_text()
+    assert re.search(r'<th scope="row">1<span class="range">(regular|irregular|incomplete)</span></th>', html)
