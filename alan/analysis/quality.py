@@ -152,6 +152,11 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
             "apical_unsure" if apical else "view_unsure",
             "the votes are " + ", ".join(f"{view} {share:.0%}" for view, share in votes[:2]),
         )
+    elif e.view.contradicted:
+        yield (
+            "view_unsure",
+            f"the network for other views finds its structures nearly as surely as that for {e.view.view}",
+        )
     if e.view.mirrored:
         yield "mirrored", "left and right seem to be swapped: compare with the other value of --mirror"
     if not e.sized:

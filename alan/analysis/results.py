@@ -182,6 +182,8 @@ class ViewEvidence:
         given: Whether the view was given by the user or the frame store.
         unsure: Whether the share is below ``sure_from`` of the bank.
         mirrored: Whether left and right of a four-chamber view seem to be swapped.
+        contradicted: Whether the view is that of a further model, and the network of the first model finds its
+            structures nearly as certainly as that model does.
     """
 
     view: str
@@ -191,6 +193,7 @@ class ViewEvidence:
     given: bool = False
     unsure: bool = False
     mirrored: bool = False
+    contradicted: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ from alan.analysis.quality import find_flags
 from alan.analysis.results import SIMULATED_ONLY, LoopResult
 from alan.analysis.tables import MEASURES, read_patients, write_tables
 from alan.analysis.timeline import Timeline, settle_beats
+from alan.analysis.views import ViewBank, ViewResult
 from alan.cardiac import Beat, linear_mass_g
+from alan.data.simulator import simulate_sequence
 from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
 from alan.errors import DataError, ParameterError
 from alan.shipped import folders
@@ -394,3 +396,20 @@ def test_an_export_contains_the_programs_of_further_models(manifests, tmp_path, 
         (three.others["small"].parcels.fingerprint, "out/others/small/network.onnx", 112),
     ]
     assert AnalysisModel.load(tmp_path / "out").fingerprint == three.fingerprint
+
+
+@pytest.mark.parametrize(("shown", "taken_for", "doubted"), [("A2C", "PSAX", True), ("PSAX", "PSAX", False)])
+def test_a_view_that_another_network_finds_as_surely_is_doubted(monkeypatch, shown, taken_for, doubted):
+    """An apical loop that is taken for a parasternal one is measured as such, with a doubt."""
+    model = AnalysisModel.load("alan-sim")
+    clip = simulate_sequence(shown, 5, n_frames=8, seed=[5, 5])
+    votes = ViewResult(
+        taken_for, 1.0, {taken_for: 1.0}, np.zeros(0, np.int64), np.zeros((0, 28, 28), np.uint8), False
+    )
+    monkeypatch.setattr(ViewBank, "classify", lambda self, frames: votes)
+    monkeypatch.setattr(ViewBank, "looks_mirrored", lambda self, frames, found=None: False)
+    loop = made_loop(clip.frames)
+    loop.box = (slice(0, 112), slice(0, 112))
+    result = analyze_loop(loop, model, LoopSettings(samples=0), {}).result
+    assert result.view.contradicted == doubted
+    assert any("nearly as surely" in flag.reason for flag in result.flags) == doubted
