@@ -13,7 +13,7 @@ from alan.analysis.sources import find_sources
 from alan.app.state import ParcelLoop
 from alan.arrays import ByteArray, evenly_spread
 from alan.data.preprocessing import Preprocessing
-from alan.data.sample import Record, Sample
+from alan.data.sample import PARASTERNAL, Record, Sample
 from alan.data.simulator.sequence import simulate_sequence
 from alan.data.structures import STRUCTURES
 from alan.errors import DataError
@@ -80,10 +80,12 @@ def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_pr
     return ParcelLoop(frames, compute_parcels(model, frames, progress), shape)
 
 
-def example(model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
-    """Simulate a loop of the apical four-chamber view, with its true outlines as reference."""
+def example(model: ParcelModel, view: str, size: int, progress: Progress = no_progress) -> ParcelLoop:
+    """Simulate a loop of a view, with its true outlines as reference."""
     progress(0.0, "simulating")
-    found = simulate_sequence("A4C", _PATIENT, n_frames=16, size=size, seed=_PATIENT)
+    found = simulate_sequence(
+        view, _PATIENT, n_frames=16, size=size, seed=_PATIENT, labels_outside=view in PARASTERNAL
+    )
     return ParcelLoop(
         found.frames, compute_parcels(model, found.frames, progress), (size, size), found.labels, tuple(STRUCTURES)
     )

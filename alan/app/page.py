@@ -30,7 +30,7 @@ _FONTS = ["system-ui", "sans-serif"]
 _INTRODUCTION = """Research software, not a medical device: no number may be used for the care of a patient.
 
 **Analyze** measures a loop. **Parcels** shows and edits the image regions (parcels) that make up an outline.
-**Views** shows why a loop was taken for a four- or two-chamber view."""
+**Views** shows why a loop was taken for a view."""
 #: Content security policy: the browser may load from this server only.
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -154,12 +154,13 @@ def build_page(
     gr.Number.raise_if_out_of_bounds = staticmethod(check_number)  # sliders use it too
     chosen = choose_device(device)
     analysis = AnalysisModel.load(model).to(chosen)
-    edited = ParcelsTab(analysis.parcels, analysis.boxes, analysis.size, uploads)
+    edited = ParcelsTab(analysis.parcels, analysis.boxes, next(iter(analysis.views)), analysis.size, uploads)
     if white_boxes:
         given = load_white_boxes(parcels, white_boxes)
         edited = ParcelsTab(
             given.model.to(chosen),
             {name: PhaseBoxes(box, box) for name, box in given.boxes.items()},
+            "A4C",
             size,
             uploads,
         )

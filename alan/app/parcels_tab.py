@@ -10,6 +10,7 @@ from alan.analysis.phase_boxes import PhaseBoxes
 from alan.app.loops import example, upload
 from alan.app.session import Uploads
 from alan.app.state import COLUMNS, STEP_TITLES, STEPS, ParcelEditor
+from alan.data.sample import APICAL
 from alan.data.structures import structure_name
 from alan.downstream.whitebox.opinion import LIST_PHASES, Opinion
 from alan.errors import AlanError, ParameterError
@@ -27,12 +28,15 @@ class ParcelsTab:
     Args:
         model: The parcel model.
         boxes: Mapping from structure to its white boxes on these parcels.
+        view: View of the example; an ejection fraction is shown of apical views only.
         size: Side of the frames of the model.
         uploads: Folder of the uploads.
     """
 
-    def __init__(self, model: ParcelModel, boxes: Mapping[str, PhaseBoxes], size: int, uploads: Uploads) -> None:
-        self.model, self.boxes, self.size, self.uploads = model, boxes, size, uploads
+    def __init__(
+        self, model: ParcelModel, boxes: Mapping[str, PhaseBoxes], view: str, size: int, uploads: Uploads
+    ) -> None:
+        self.model, self.boxes, self.view, self.size, self.uploads = model, boxes, view, size, uploads
         self.gr = third_party("gradio", "ui")
 
     def build(self) -> None:
@@ -155,7 +159,7 @@ class ParcelsTab:
         return [
             editor,
             editor.picture(),
-            describe_choice(editor),
+            describe_choice(editor, self.view),
             editor.rows(),
             *choices,
             frame,
@@ -163,7 +167,7 @@ class ParcelsTab:
         ]
 
     def _example(self, editor: ParcelEditor) -> None:
-        editor.show(example(self.model, self.size, self._progress()))
+        editor.show(example(self.model, self.view, self.size, self._progress()))
 
     def _upload(self, editor: ParcelEditor, path: str) -> None:
         with self.uploads.taking(path) as file:
@@ -215,12 +219,13 @@ def _chosen(parcel: int | None) -> int:
     return parcel
 
 
-def describe_choice(editor: ParcelEditor) -> str:
-    """Describe the measurements of the current frame in words."""
+def describe_choice(editor: ParcelEditor, view: str) -> str:
+    """Describe the measurements of the current frame in words; only apical views have an ejection fraction."""
     phase = editor.key()[1]
     name = f"{structure_name(editor.structure)}{f' at {phase_name(phase)}' if phase else ''}"
     words = [f"**{name}**: {editor.area():.1%} of the picture"]
     words += [f"Dice {dice:.3f}"] if not math.isnan(dice := editor.dice()) else []
-    words += [f"ejection fraction {ef:.0f}%"] if not math.isnan(ef := editor.ejection_fraction()) else []
+    ef = editor.ejection_fraction() if view in APICAL else math.nan
+    words += [] if math.isnan(ef) else [f"ejection fraction {ef:.0f}%"]
     words.append(f"{len(editor.box().selector_.interior_)} parcels in")
     return ", ".join(words)

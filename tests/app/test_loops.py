@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alan.analysis import AnalysisModel
 from alan.analysis.views import ViewResult
 from alan.app import loops
+from alan.app.parcels_tab import describe_choice
+from alan.app.state import ParcelEditor
 from alan.app.views_tab import describe_view
 from alan.errors import DataError
 
@@ -42,3 +45,13 @@ def test_the_view_is_written_in_words():
         "A4C", 0.6, {"A2C": 0.4, "A4C": 0.6, "PLAX": 0.0}, np.zeros(0, int), np.zeros(0), unsure=True
     )
     assert describe_view(found) == "**A4C** (unsure); votes: A4C 60%, A2C 40%"
+
+
+@pytest.mark.parametrize("view", ["A4C", "PLAX"])
+def test_the_example_shows_the_view_of_the_model(view):
+    model = AnalysisModel.load("alan-sim").of(view)
+    shown = loops.example(model.parcels, view, model.size)
+    editor = ParcelEditor(model.boxes, "")
+    editor.show(shown)
+    assert editor.dice() > 0.8
+    assert ("ejection fraction" in describe_choice(editor, view)) == (view == "A4C")
