@@ -20,6 +20,7 @@ from alan.words import plural
 #: Mapping from the code of each flag to its meaning.
 FLAGS = {
     "size_unknown": "The file does not state the size of a pixel: volumes in ml are not given.",
+    "size_needed": "The file does not state the size of a pixel: in PLAX nothing but the heart rate is measured.",
     "times_unknown": "The file does not state the times of the frames: beats are not measured.",
     "still": "The file shows a single moment, so there is no beat.",
     "low_frame_rate": "End-systole can fall between two frames.",
@@ -159,8 +160,10 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
         )
     if e.view.mirrored:
         yield "mirrored", "left and right seem to be swapped: compare with the other value of --mirror"
-    if not e.sized:
-        what = "diameters in cm" if e.view.view in PARASTERNAL else "volumes in ml"
+    if not e.sized and e.view.view == "PLAX":
+        yield "size_needed", "the size of a pixel is unknown, which diameters need: give --spacing"
+    elif not e.sized:
+        what = "thicknesses in cm" if e.view.view == "PSAX" else "volumes in ml"
         yield "size_unknown", f"the size of a pixel is unknown: give --spacing for {what}"
     if e.cavity is None or e.curves is None:
         return

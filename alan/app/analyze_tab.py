@@ -33,7 +33,8 @@ from alan.report.analysis import write_analysis_report
 _SHOWN = 300
 #: Doubts whose remedy on the page differs from that of the command line.
 _REMEDIES = {
-    "size_unknown": "the size of a pixel is unknown: enter it for volumes in ml or diameters in cm",
+    "size_unknown": "the size of a pixel is unknown: enter it for volumes in ml or thicknesses in cm",
+    "size_needed": "the size of a pixel is unknown, which diameters need: enter it",
     "mirrored": "left and right seem to be swapped: tick the box above and upload the loop again",
     "times_unknown": "the times of the frames are unknown: no beat is measured",
 }
@@ -252,7 +253,7 @@ def doubts_of(result: LoopResult, others: int = 0, *, entered: bool = False) -> 
         others: Number of the other loops of the file.
         entered: Whether the size of a pixel was entered after the upload.
     """
-    flags = [flag for flag in result.flags if not (entered and flag.code == "size_unknown")]
+    flags = [flag for flag in result.flags if not (entered and flag.code in ("size_unknown", "size_needed"))]
     lines = [f"- {_REMEDIES.get(flag.code, flag.reason)}" for flag in flags]
     lines += [f"- {_ENTERED}"] if entered else []
     lines = ["**Doubts**\n", *lines] if lines else ["No doubt was raised."]

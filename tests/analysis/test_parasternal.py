@@ -23,7 +23,7 @@ from alan.analysis import (
 from alan.analysis.exports import median_beat
 from alan.analysis.measures import PARASTERNAL_MEASURES, SIZED, Grid, measure_beat, measure_curves
 from alan.analysis.patients import summarise_patients
-from alan.analysis.quality import find_flags
+from alan.analysis.quality import find_flags, serious
 from alan.analysis.results import SIMULATED_ONLY, LoopResult
 from alan.analysis.tables import MEASURES, read_patients, write_tables
 from alan.analysis.timeline import Timeline, settle_beats
@@ -413,3 +413,10 @@ def test_a_view_that_another_network_finds_as_surely_is_doubted(monkeypatch, sho
     result = analyze_loop(loop, model, LoopSettings(samples=0), {}).result
     assert result.view.contradicted == doubted
     assert any("nearly as surely" in flag.reason for flag in result.flags) == doubted
+
+
+@pytest.mark.parametrize(("view", "code"), [("PLAX", "size_needed"), ("PSAX", "size_unknown")])
+def test_a_long_axis_without_a_pixel_size_is_doubtful(view, code):
+    flags = find_flags(evidence(view=ViewEvidence(view, 1.0), sized=False, cavity=None, curves=None))
+    assert [flag.code for flag in flags] == [code]
+    assert bool(serious(flags)) == (view == "PLAX")
