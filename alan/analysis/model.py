@@ -118,17 +118,9 @@ class AnalysisModel:
         others = manifest.load_others()
         names = {Path(path_or_name).name.removesuffix(SUFFIX): manifest} | others
         check_views({name: one.views for name, one in names.items()})
-        about = {file: _parcels_of(file) for file in opinions} if others else {}
-        further: dict[str, AnalysisModel] = {}
-        elsewhere = set[str | os.PathLike[str]]()
-        for name, one in others.items():
-            parcels = load_parcels(one.find(one.parcels)).fingerprint if about else ""
-            further[name] = cls._of(one, runtime, [file for file in opinions if about[file] == parcels])
-            elsewhere |= {file for file in about if about[file] == parcels}
-        if elsewhere:
-            parcels = load_parcels(manifest.find(manifest.parcels)).fingerprint
-            elsewhere = {file for file in elsewhere if about[file] != parcels}
-        return cls._of(manifest, runtime, [file for file in opinions if file not in elsewhere], further)
+        own, elsewhere = _share_opinions(opinions, manifest, others)
+        further = {name: cls._of(other, runtime, elsewhere[name]) for name, other in others.items()}
+        return cls._of(manifest, runtime, own, further)
 
     @classmethod
     def _of(
@@ -315,6 +307,23 @@ class AnalysisModel:
                 }
             )
         return labels
+
+
+def _share_opinions(
+    opinions: Sequence[str | os.PathLike[str]], manifest: Manifest, others: Mapping[str, Manifest]
+) -> tuple[list[str | os.PathLike[str]], dict[str, list[str | os.PathLike[str]]]]:
+    """Give opinions to the models with their parcels; the first gets those on unknown parcels and refuses them.
+
+    Returns:
+        The opinions of the first model, and those of each further model.
+    """
+    if not (opinions and others):
+        return list(opinions), {name: [] for name in others}
+    about = {file: _parcels_of(file) for file in opinions}
+    own = load_parcels(manifest.find(manifest.parcels)).fingerprint
+    parcels = {name: load_parcels(one.find(one.parcels)).fingerprint for name, one in others.items()}
+    first = [file for file in opinions if about[file] == own or about[file] not in parcels.values()]
+    return first, {name: [file for file in opinions if about[file] == parcels[name]] for name in others}
 
 
 def _parcels_of(opinion: str | os.PathLike[str]) -> str:
