@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from alan.bounds import Coverage, PositiveInt, Seed, bounded
@@ -85,10 +86,7 @@ def calibrate_model(
             raise DataError(f"{few}: give at least {FEWEST}; --split null takes all splits")
         spread, rows = calibrate_measures(planes, before.spread, confidence)
         write_rows(folder / CALIBRATION, COLUMNS, rows)
-        after = AnalysisModel(
-            before.parcels, before.views, before.size, before.bank, spread=spread, others=before.others
-        )
-        after.save(folder, folder.name)
+        replace(before, spread=spread).save(folder, folder.name)
         run.finish()
     patients = len({plane.patient for plane in planes})
     _log.info("%s: calibrated by %s of %s", folder, plural(len(planes), "loop"), plural(patients, "patient"))

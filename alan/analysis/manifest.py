@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from alan.analysis.results import Spread
 from alan.errors import DataError, damaged, nearest
@@ -112,8 +112,12 @@ class Manifest:
         return found
 
     def all_views(self) -> list[str]:
-        """List the views that this model and the others measure."""
-        return [*self.views, *(view for other in self.load_others().values() for view in other.views)]
+        """List the views that this model and the others measure.
+
+        Raises:
+            DataError: A manifest of another model is missing or damaged, or two models measure the same view.
+        """
+        return list_views({"the model": self, **self.load_others()})
 
     def box_names(self) -> list[str]:
         """Return the names of all white boxes, each once."""
@@ -130,21 +134,30 @@ class Manifest:
         return name
 
 
-def check_views(models: Mapping[str, Collection[str]]) -> None:
-    """Check that each view is measured by one model.
+class HasViews(Protocol):
+    """Manifest of a model, or the loaded model."""
+
+    @property
+    def views(self) -> Mapping[str, Any]:
+        """Mapping from the views that the model measures."""
+
+
+def list_views(models: Mapping[str, HasViews]) -> list[str]:
+    """List the views of several models, each of which is measured by one of them.
 
     Args:
-        models: Mapping from the name of a model to its views.
+        models: Mapping from the names of the models.
 
     Raises:
         DataError: Two models measure the same view.
     """
     first: dict[str, str] = {}
-    for name, views in models.items():
-        for view in views:
+    for name, model in models.items():
+        for view in model.views:
             if view in first:
                 raise DataError(f"{first[view]} and {name} both measure {view}: leave the view to one of them")
             first[view] = name
+    return list(first)
 
 
 def shipped_models() -> dict[str, Path]:

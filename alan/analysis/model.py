@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest, check_views, shipped_models
+from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest, list_views, shipped_models
 from alan.analysis.phase_boxes import LEVEL, MapArray, PhaseBoxes
 from alan.analysis.results import Spread
 from alan.analysis.views import ViewBank
@@ -38,10 +38,13 @@ Runtime = Literal["torch", "onnx"]
 _CAVITIES = ("lv", "la", "rv", "ra")
 
 
+@dataclass(eq=False, repr=False)
 class AnalysisModel:
     """Parcels, and white boxes for each view that can be measured; further models may measure further views.
 
-    Args:
+    ``dataclasses.replace`` makes a model that differs in one attribute, such as the bank.
+
+    Attributes:
         parcels: The locked parcel model.
         views: Mapping from view to structure to its white boxes; the structures are in the order of the labels.
         size: Side in pixels to which frames are resized for the model.
@@ -49,8 +52,6 @@ class AnalysisModel:
         spread: Error of the model in each measure, which widens its interval, see
             :class:`alan.analysis.Manifest`.
         others: Mapping from the names of further models to these, which measure views that this one does not.
-
-    Attributes:
         fingerprint: SHA-256 of everything that determines labels and intervals.
 
     Raises:
@@ -58,36 +59,33 @@ class AnalysisModel:
         DataError: Two models measure the same view, or have frames of different sizes.
     """
 
-    others: Mapping[str, AnalysisModel] = MappingProxyType({})
+    parcels: ParcelModel
+    views: Mapping[str, Mapping[str, PhaseBoxes]]
+    size: int = 112
+    bank: ViewBank | None = None
+    _: KW_ONLY
+    spread: Mapping[str, Spread] = field(default_factory=dict)
+    others: Mapping[str, AnalysisModel] = field(default_factory=dict)
+    fingerprint: str = field(init=False)
 
-    def __init__(
-        self,
-        parcels: ParcelModel,
-        views: Mapping[str, Mapping[str, PhaseBoxes]],
-        size: int = 112,
-        bank: ViewBank | None = None,
-        *,
-        spread: Mapping[str, Spread] = MappingProxyType({}),
-        others: Mapping[str, AnalysisModel] = MappingProxyType({}),
-    ) -> None:
-        for boxes in views.values():
+    def __post_init__(self) -> None:
+        for boxes in self.views.values():
             for name, pair in boxes.items():
-                check_parcels(name, pair.ed.selector_, parcels)
-                check_parcels(name, pair.es.selector_, parcels)
-        self.parcels, self.views, self.size, self.bank, self.spread = parcels, views, size, bank, spread
-        self.others = others
-        check_views({"the model": views, **{name: other.views for name, other in others.items()}})
-        for name, other in others.items():
-            if other.size != size:
+                check_parcels(name, pair.ed.selector_, self.parcels)
+                check_parcels(name, pair.es.selector_, self.parcels)
+        self.all_views()
+        for name, other in self.others.items():
+            if other.size != self.size:
                 raise DataError(
-                    f"{name} has frames of {other.size} pixels, the model of {size}: give the same size"
+                    f"{name} has frames of {other.size} pixels, the model of {self.size}: give the same size"
                 )
         contents = {
             view: {name: [json.loads(box.to_json()) for box in (pair.ed, pair.es)] for name, pair in boxes.items()}
-            for view, boxes in views.items()
+            for view, boxes in self.views.items()
         }
-        own = [parcels.fingerprint, contents, size, None if bank is None else bank.fingerprint, dict(spread)]
-        self.fingerprint: str = fingerprint([*own, *(other.fingerprint for other in others.values())])
+        bank = None if self.bank is None else self.bank.fingerprint
+        own = [self.parcels.fingerprint, contents, self.size, bank, dict(self.spread)]
+        self.fingerprint = fingerprint([*own, *(other.fingerprint for other in self.others.values())])
 
     @classmethod
     def load(
@@ -117,7 +115,7 @@ class AnalysisModel:
         manifest = Manifest.load(path_or_name)
         others = manifest.load_others()
         names = {Path(path_or_name).name.removesuffix(SUFFIX): manifest} | others
-        check_views({name: one.views for name, one in names.items()})
+        list_views(names)
         own, elsewhere = _share_opinions(opinions, manifest, others)
         further = {name: cls._of(other, runtime, elsewhere[name]) for name, other in others.items()}
         return cls._of(manifest, runtime, own, further)
@@ -128,7 +126,7 @@ class AnalysisModel:
         manifest: Manifest,
         runtime: Runtime,
         opinions: Sequence[str | os.PathLike[str]],
-        others: Mapping[str, AnalysisModel] = MappingProxyType({}),
+        others: Mapping[str, AnalysisModel] | None = None,
     ) -> Self:
         """Load the files of one manifest."""
         boxes = {name: ParcelSegmenter.from_json(manifest.find(name)) for name in manifest.box_names()}
@@ -151,7 +149,7 @@ class AnalysisModel:
             }
         name = manifest.view_bank
         bank = None if name is None else ViewBank.load(manifest.find(name), parcels.backbone)
-        return cls(parcels, views, manifest.size, bank, spread=manifest.spread, others=others)
+        return cls(parcels, views, manifest.size, bank, spread=manifest.spread, others=others or {})
 
     def save(self, folder: str | os.PathLike[str], name: str) -> None:
         """Write the model into a folder of its own: manifest, weights, white boxes and bank of views.
@@ -221,7 +219,7 @@ class AnalysisModel:
 
     def all_views(self) -> list[str]:
         """List the views that this model and the others measure."""
-        return [*self.views, *(view for other in self.others.values() for view in other.views)]
+        return list_views({"the model": self, **self.others})
 
     def of(self, view: str) -> AnalysisModel:
         """Return the model that measures a view: this one or one of the others.

@@ -102,8 +102,6 @@ class Frames:
 class MapModel(BlockModel):
     """Model whose frames are parcel maps."""
 
-    spread = {}  # noqa: RUF012 (never changed)
-
     def resize(self, frames):
         return frames
 

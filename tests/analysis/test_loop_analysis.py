@@ -19,8 +19,6 @@ SPACING = (0.5, 0.4)
 class MapModel(BlockModel):
     """A model whose frames are its parcel maps."""
 
-    bank, spread = None, {}
-
     def resize(self, frames):
         return frames
 

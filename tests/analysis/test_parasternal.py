@@ -321,8 +321,7 @@ def test_a_manifest_names_further_models(manifests):
     assert set(both.of("PLAX").spread) == {"lvidd_cm"}
     assert both.fingerprint != alone.fingerprint
     assert both.others["side"].fingerprint == load(manifests, "side").fingerprint
-    shipped = AnalysisModel(both.parcels, both.views, both.size, spread=both.spread)
-    assert shipped.fingerprint == alone.fingerprint
+    assert replace(both, others={}).fingerprint == alone.fingerprint
 
 
 def test_a_view_belongs_to_one_model_and_models_form_no_chain(manifests):
@@ -339,7 +338,7 @@ def test_a_view_belongs_to_one_model_and_models_form_no_chain(manifests):
             load(manifests, "wrong")
     alone = load(manifests, "alone")
     with pytest.raises(DataError, match="the model and twin both measure A4C"):
-        AnalysisModel(alone.parcels, alone.views, others={"twin": alone})
+        replace(alone, others={"twin": alone})
 
 
 def test_a_saved_model_brings_its_others(manifests, tmp_path):

@@ -45,6 +45,7 @@ class BlockModel(AnalysisModel):
         lv = PhaseBoxes(white_box([0, 1, 0.9, 0]), white_box([0, 1, 0.1, 0]))
         la = PhaseBoxes(box := white_box([0, 0, 0, 1]), box)
         self.parcels, self.views, self.size = SimpleNamespace(n_ids=N_IDS), {"A4C": {"lv": lv, "la": la}}, 20
+        self.spread, self.others = {}, {}
 
 
 def beating(n=40, period=20):

@@ -18,6 +18,7 @@ python tests/benchmarks/bench_camus_ef.py --store data/camus_views.h5 --recalibr
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def with_labels(model, rows, maps, masks, rule):
     for view, boxes in model.views.items():
         pair = boxes["lv"]
         views[view] = {**boxes, "lv": PhaseBoxes(fit(pair.ed, view, "ED"), fit(pair.es, view, "ES"))}
-    return AnalysisModel(model.parcels, views, model.size, model.bank, spread=model.spread)
+    return replace(model, views=views)
 
 
 def segment(model, rows, maps):
