@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,13 +125,7 @@ class AnalyzeTab:
                         )
                         for name, label in (("ed-picture", "End-diastole"), ("es-picture", "End-systole"))
                     ]
-        table = gr.Dataframe(
-            headers=["measure", "value (nominal 90% interval)"],
-            wrap=True,
-            interactive=False,
-            visible=False,
-            elem_id="analyze-table",
-        )
+        table = gr.Markdown(elem_id="analyze-table")
         doubts = gr.Markdown(elem_id="analyze-doubts")
         save = gr.DownloadButton("Download all", visible=False, elem_id="analyze-save")
         file.upload(
@@ -192,7 +186,7 @@ class AnalyzeTab:
         """Measure between the frames of the sliders, draw the curve, and show the frames and all measures."""
         gr = self.gr
         if shown is None:
-            return [None, "", *[gr.update(value=None, visible=False)] * 2, gr.update(visible=False), ""]
+            return [None, "", *[gr.update(value=None, visible=False)] * 2, "", ""]
         result = with_spacing(shown.result, shown.labels, None if spacing == shown.given else spacing)
         pictures = pictures_of(shown.video, [int(ed), int(es)])
         return [
@@ -205,7 +199,7 @@ class AnalyzeTab:
                 gr.update(value=picture, visible=picture is not None, alt_text=f"Frame {frame:.0f}, with outlines")
                 for frame, picture in zip((ed, es), pictures, strict=True)
             ),
-            gr.update(value=measures(result), visible=True),
+            table_of(measures(result)),
             doubts_of(result, shown.others, entered=result is not shown.result),
         ]
 
@@ -243,6 +237,12 @@ def measures(result: LoopResult) -> list[list[str]]:
             value, low, high = (f"{part:.{decimals}f}" for part in (measure.value, measure.low, measure.high))
             rows.append([f"{title}, {unit}", value if math.isnan(measure.low) else f"{value} ({low} to {high})"])
     return rows
+
+
+def table_of(rows: Sequence[Sequence[str]]) -> str:
+    """Write measures as a table, whose lines wrap on a narrow screen."""
+    lines = ["| Measure | Value (nominal 90% interval) |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def doubts_of(result: LoopResult, others: int = 0, *, entered: bool = False) -> str:

@@ -1,17 +1,19 @@
-"""Frames of an uploaded file, decoded in bounded memory, or of a simulated example."""
+"""Frames of an uploaded file, decoded in bounded memory, or of a simulated example, and their parcels."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from alan.analysis.kinds import NotALoopError
 from alan.analysis.loop import Loop, open_loops
+from alan.analysis.measures import Grid
 from alan.analysis.sources import find_sources
-from alan.app.state import ParcelLoop
-from alan.arrays import ByteArray, evenly_spread
+from alan.arrays import BoolArray, ByteArray, evenly_spread
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import PARASTERNAL, Record, Sample
 from alan.data.simulator.sequence import simulate_sequence
@@ -26,6 +28,54 @@ MAX_FRAMES = 48
 _PART = 16
 #: Seed of the patient of the example, whose left ventricle is large, so that its parcels are easy to click.
 _PATIENT = 25
+
+
+class UploadedFrames(NamedTuple):
+    """Frames of an uploaded file.
+
+    Attributes:
+        frames: (T, size, size) uint8.
+        shape: (H, W) of the frames before they were resized, in square pixels.
+        pixel_mm: Size of such a pixel in mm; None if the file does not state it.
+    """
+
+    frames: ByteArray
+    shape: tuple[int, int]
+    pixel_mm: float | None
+
+
+@dataclass(frozen=True)
+class ParcelLoop:
+    """Frames with their parcels.
+
+    Attributes:
+        frames: (T, S, S) uint8, resized for the model.
+        maps: (T, S, S) uint8, ids of parcels.
+        shape: (H, W) of the frames before they were resized, in square pixels.
+        reference: (T, S, S) uint8 label maps to compare with, values in the order of ``structures``; None if
+            there is none.
+        structures: Names of the values of the reference.
+        pixel_mm: Size of a pixel of ``shape`` in mm; None if it is unknown.
+    """
+
+    frames: ByteArray
+    maps: ByteArray
+    shape: tuple[int, int]
+    reference: ByteArray | None = None
+    structures: tuple[str, ...] = ()
+    pixel_mm: float | None = None
+
+    def reference_mask(self, structure: str, frame: int) -> BoolArray | None:
+        """Return the mask of the reference; None without a reference."""
+        if self.reference is None or structure not in self.structures:
+            return None
+        mask: BoolArray = self.reference[frame] == self.structures.index(structure) + 1
+        return mask
+
+    def grid(self, view: str) -> Grid:
+        """Return the geometry of the maps, in a view."""
+        pixels = (self.shape[0] / self.maps.shape[1], self.shape[1] / self.maps.shape[2])
+        return Grid(pixels, None if self.pixel_mm is None else (self.pixel_mm, self.pixel_mm), view=view)
 
 
 def read_loop(path: Path) -> Loop:
@@ -47,16 +97,13 @@ def read_loop(path: Path) -> Loop:
         raise DataError(f"the file {str(error).removeprefix(f'{name}: ')}") from error
 
 
-def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tuple[ByteArray, tuple[int, int]]:
+def read_frames(path: Path, size: int, progress: Progress = no_progress) -> UploadedFrames:
     """Read at most :data:`MAX_FRAMES` frames of an uploaded file.
 
     Args:
         path: The file.
         size: Side to which frames are resized.
         progress: Told the share that is done, up to one half, and what is done.
-
-    Returns:
-        (T, size, size) uint8, and (H, W) of the frames before they were resized, in square pixels.
 
     Raises:
         DataError: The file cannot be decoded, or shows no B-mode picture.
@@ -71,13 +118,8 @@ def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tupl
             kept.append(preprocessing.apply(Sample(Record("upload", "upload"), part[rows])).frames)
         first += len(part)
         progress(0.5 * first / loop.n_frames, "decoding")
-    return np.concatenate(kept), (max(1, round(loop.shape[0] * loop.pixel_aspect)), loop.shape[1])
-
-
-def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
-    """Read an uploaded file as :func:`read_frames`, and find its parcels."""
-    frames, shape = read_frames(path, size, progress)
-    return ParcelLoop(frames, compute_parcels(model, frames, progress), shape)
+    shape = max(1, round(loop.shape[0] * loop.pixel_aspect)), loop.shape[1]
+    return UploadedFrames(np.concatenate(kept), shape, None if loop.pixel_mm is None else loop.pixel_mm[1])
 
 
 def example(model: ParcelModel, view: str, size: int, progress: Progress = no_progress) -> ParcelLoop:
@@ -86,9 +128,10 @@ def example(model: ParcelModel, view: str, size: int, progress: Progress = no_pr
     found = simulate_sequence(
         view, _PATIENT, n_frames=16, size=size, seed=_PATIENT, labels_outside=view in PARASTERNAL
     )
-    return ParcelLoop(
-        found.frames, compute_parcels(model, found.frames, progress), (size, size), found.labels, tuple(STRUCTURES)
-    )
+    maps = compute_parcels(model, found.frames, progress)
+    height, width = found.spacing_mm
+    shape = max(1, round(size * height / width)), size
+    return ParcelLoop(found.frames, maps, shape, found.labels, tuple(STRUCTURES), width)
 
 
 def compute_parcels(model: ParcelModel, frames: ByteArray, progress: Progress) -> ByteArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from alan.analysis.exports import median_beat
 from alan.analysis.measures import SIZED, BeatMeasures, Grid, measure_beat, select_beats, summarise_beats
 from alan.analysis.results import LoopResult, Measure
 from alan.analysis.tables import SOURCES
-from alan.arrays import ByteArray
+from alan.arrays import BoolArray, ByteArray
 from alan.cardiac.beats import Beat
 from alan.errors import DataError, ParameterError
 
@@ -75,8 +75,18 @@ def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> 
             raise ParameterError(f"{name} is {frame}: give a frame from 0 to {len(labels) - 1}")
     pair = labels[[ed, es]]
     masks = {name: pair == value for value, name in enumerate(result.structures, 1)}
-    found = measure_beat(Beat(0, 1, None, regular=True), masks, Grid.of(result, labels))
-    return found if result.pixel_mm else replace(found, **dict.fromkeys(SIZED, math.nan))
+    return measure_pair(masks, Grid.of(result, labels))
+
+
+def measure_pair(masks: Mapping[str, BoolArray], grid: Grid) -> BeatMeasures:
+    """Measure between end-diastole and end-systole; sizes are NaN if the size of a pixel is unknown.
+
+    Args:
+        masks: Mapping from structure to its masks (2, H, W) at end-diastole and end-systole.
+        grid: Geometry of the masks.
+    """
+    found = measure_beat(Beat(0, 1, None, regular=True), masks, grid)
+    return found if grid.pixel_mm else replace(found, **dict.fromkeys(SIZED, math.nan))
 
 
 def with_spacing(result: LoopResult, labels: ByteArray, spacing: float | None) -> LoopResult:
@@ -125,12 +135,17 @@ def pictures_of(video: Path, frames: Sequence[int]) -> list[ByteArray | None]:
 
 
 def sentence(beat: BeatMeasures) -> str:
-    """Describe the measurements in words, without the unknown ones."""
-    known = {name: value for name in _WORDS if not math.isnan(value := getattr(beat, name))}
-    text = ", ".join(_WORDS[name].format(value) for name, value in known.items())
-    change = next((known[name] for name in _CHANGES if name in known), 0.0)
+    """Describe the measurements in words, without the unknown ones; frames in the wrong order are named."""
+    change = next((value for name in _CHANGES if not math.isnan(value := getattr(beat, name))), 0.0)
     swapped = "; the ventricle is smaller at end-diastole than at end-systole: exchange the frames"
-    return text + swapped if change < 0 else text
+    return describe_measures(beat) + (swapped if change < 0 else "")
+
+
+def describe_measures(beat: BeatMeasures) -> str:
+    """List the known measurements in words."""
+    return ", ".join(
+        words.format(value) for name, words in _WORDS.items() if (value := getattr(beat, name)) == value
+    )
 
 
 def pack(folder: Path, target: Path) -> Path:

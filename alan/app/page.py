@@ -154,19 +154,14 @@ def build_page(
     gr.Number.raise_if_out_of_bounds = staticmethod(check_number)  # sliders use it too
     chosen = choose_device(device)
     analysis = AnalysisModel.load(model).to(chosen)
-    edited = ParcelsTab(analysis.parcels, analysis.boxes, next(iter(analysis.views)), analysis.size, uploads)
+    edited = analysis
     if white_boxes:
         given = load_white_boxes(parcels, white_boxes)
-        edited = ParcelsTab(
-            given.model.to(chosen),
-            {name: PhaseBoxes(box, box) for name, box in given.boxes.items()},
-            "A4C",
-            size,
-            uploads,
-        )
+        boxes = {name: PhaseBoxes(box, box) for name, box in given.boxes.items()}
+        edited = AnalysisModel(given.model.to(chosen), {"A4C": boxes}, size)
     tabs = {
         "Analyze": AnalyzeTab(model, uploads, device),
-        "Parcels": edited,
+        "Parcels": ParcelsTab(edited, uploads),
         "Views": ViewsTab(analysis, uploads),
     }
     if networks:

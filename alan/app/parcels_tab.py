@@ -1,4 +1,4 @@
-"""Tab of the page that edits white boxes parcel by parcel; :mod:`alan.app.state` holds its state."""
+"""Tab of the page that edits white boxes parcel by parcel; :mod:`alan.app.editors` holds its state."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from alan.analysis.model import AnalysisModel
 from alan.analysis.phase_boxes import PhaseBoxes
-from alan.app.loops import example, upload
+from alan.app.editors import ViewEditors
+from alan.app.loops import read_frames
+from alan.app.measured import describe_measures
 from alan.app.session import Uploads
 from alan.app.state import COLUMNS, STEP_TITLES, STEPS, ParcelEditor
-from alan.data.sample import APICAL
+from alan.data.io.base import SIDES
 from alan.data.structures import structure_name
 from alan.downstream.whitebox.opinion import LIST_PHASES, Opinion
 from alan.errors import AlanError, ParameterError
 from alan.extras import third_party
-from alan.parcels.model import ParcelModel
 from alan.report.words import phase_name
 
 #: Options of events: other programs cannot call them, and of several fast ones only the last runs.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "trigger_mode": "always_last"}
+#: Explanation of the choice of the view.
+_CHOOSE = "recognised when a file is opened; choose another if it is wrong"
 
 
 class ParcelsTab:
     """Tab that edits white boxes parcel by parcel.
 
     Args:
-        model: The parcel model.
-        boxes: Mapping from structure to its white boxes on these parcels.
-        view: View of the example; an ejection fraction is shown of apical views only.
-        size: Side of the frames of the model.
+        model: The model whose white boxes are edited, with those of its further models.
         uploads: Folder of the uploads.
     """
 
-    def __init__(
-        self, model: ParcelModel, boxes: Mapping[str, PhaseBoxes], view: str, size: int, uploads: Uploads
-    ) -> None:
-        self.model, self.boxes, self.view, self.size, self.uploads = model, boxes, view, size, uploads
+    def __init__(self, model: AnalysisModel, uploads: Uploads) -> None:
+        self.model, self.uploads = model, uploads
+        ViewEditors(model)  # refuses white boxes of another rule before the page is opened
         self.gr = third_party("gradio", "ui")
 
     def build(self) -> None:
         """Place the components and connect them."""
-        gr, names = self.gr, list(self.boxes)
-        editor = gr.State(None)
+        gr, views = self.gr, self.model.all_views()
+        first = self.model.views[views[0]]
+        editors = gr.State(None)
         parcel = gr.State(None)
         with gr.Row():
             with gr.Column(scale=3):
@@ -59,11 +60,27 @@ class ParcelsTab:
                 )
                 frame = gr.Slider(0, 1, 0, step=1, label="Frame", visible=False, elem_id="parcels-frame")
                 numbers = gr.Markdown("Open a file, or take the example.", elem_id="parcels-numbers")
-            with gr.Column(scale=2):
-                structure = gr.Radio(
-                    [(structure_name(name), name) for name in names], value=names[0], label="Structure"
+                spacing = gr.Number(
+                    None,
+                    label="Size of a pixel in mm",
+                    info="for volumes and diameters, if the file does not state it; 0 is unknown",
+                    minimum=0,
+                    maximum=SIDES[1],
+                    elem_id="parcels-spacing",
                 )
-                several = any(pair.ed is not pair.es for pair in self.boxes.values())
+            with gr.Column(scale=2):
+                view = gr.Radio(
+                    views,
+                    value=views[0],
+                    label="View",
+                    info=_CHOOSE,
+                    visible=len(views) > 1,
+                    elem_id="parcels-view",
+                )
+                structure = gr.Radio(
+                    _structures(first), value=next(iter(first)), label="Structure", elem_id="parcels-structure"
+                )
+                several = any(pair.ed is not pair.es for pair in first.values())
                 phase = gr.Radio(
                     [(phase_name(name).capitalize(), name) for name in LIST_PHASES],
                     value=LIST_PHASES[0],
@@ -86,131 +103,155 @@ class ParcelsTab:
                     info="part of it that belongs to the structure in your opinion; above one half takes it in",
                 )
                 with gr.Row():
-                    turn = gr.Button("Take in or out", size="md", min_width=80, elem_id="parcels-turn")
-                    put = gr.Button("Set share", size="md", min_width=80, elem_id="parcels-share")
-                    forget = gr.Button("Withdraw", size="md", min_width=80, elem_id="parcels-forget")
-                    undo = gr.Button("Undo", size="md", min_width=80, elem_id="parcels-undo")
+                    turn = gr.Button("Take in or out", size="md", min_width=150, elem_id="parcels-turn")
+                    put = gr.Button("Set share", size="md", min_width=150, elem_id="parcels-share")
+                    forget = gr.Button("Withdraw", size="md", min_width=150, elem_id="parcels-forget")
+                    undo = gr.Button("Undo", size="md", min_width=150, elem_id="parcels-undo")
                 with gr.Row():
                     save = gr.DownloadButton("Save opinions", size="md", elem_id="parcels-save")
                     read = gr.UploadButton("Load opinions", size="md", elem_id="parcels-load")
-                table = gr.Dataframe(
-                    headers=list(COLUMNS),
-                    interactive=False,
-                    label="Parcels in this frame; click a row to choose it",
-                    max_height=420,
-                    elem_id="parcels-table",
-                )
-        shown = [editor, picture, numbers, table, steps, structure, phase, frame, save]
+        table = gr.Dataframe(
+            headers=list(COLUMNS),
+            interactive=False,
+            label="Parcels in this frame; click a row to choose it",
+            max_height=420,
+            pinned_columns=1,
+            elem_id="parcels-table",
+        )
+        shown = [editors, picture, numbers, table, steps, view, structure, phase, frame, spacing, save]
 
         def event(trigger: Any, act: Callable[..., Any], inputs: list[Any]) -> None:
-            trigger(self._event(act), [editor, *inputs], shown, show_progress_on=picture, **PRIVATE)
+            trigger(self._event(act), [editors, *inputs], shown, show_progress_on=picture, **PRIVATE)
 
         event(sample.click, self._example, [])
         event(load.upload, self._upload, [load])
-        event(structure.input, self._structure, [structure])
-        event(phase.input, ParcelEditor.set_phase, [phase])
-        event(frame.input, self._frame, [frame])
-        event(steps.input, ParcelEditor.set_steps, [steps])
-        event(turn.click, self._turn, [parcel])
-        event(put.click, self._share, [parcel, share])
-        event(forget.click, self._forget, [parcel])
-        event(undo.click, ParcelEditor.undo, [])
+        event(view.input, self._view, [view])
+        event(structure.input, _on_editor(_set_structure), [structure])
+        event(phase.input, _on_editor(ParcelEditor.set_phase), [phase])
+        event(frame.input, _on_editor(_set_frame), [frame])
+        event(steps.input, _on_editor(ParcelEditor.set_steps), [steps])
+        event(turn.click, _on_editor(_turn), [parcel])
+        event(put.click, _on_editor(_set_share), [parcel, share])
+        event(forget.click, _on_editor(_forget), [parcel])
+        event(undo.click, _on_editor(ParcelEditor.undo), [])
         event(read.upload, self._load, [read])
+        event(spacing.input, ViewEditors.set_pixel, [spacing])
         picture.select(
             self._selecting(self._click),
-            [editor],
+            [editors],
             [parcel, *shown],
             show_progress="hidden",
             **PRIVATE,
         )
-        table.select(self._selecting(self._choose), [editor], [parcel, share], **PRIVATE)
+        table.select(self._selecting(self._choose), [editors], [parcel, share], **PRIVATE)
 
-    def _selecting(self, act: Callable[[ParcelEditor | None, Any], Any]) -> Callable[..., Any]:
+    def _selecting(self, act: Callable[[ViewEditors | None, Any], Any]) -> Callable[..., Any]:
         """Annotate the parameter of a listener, by which Gradio passes the position of the click."""
 
-        def run(editor: ParcelEditor | None, event: Any) -> Any:
-            return act(editor, event)
+        def run(editors: ViewEditors | None, event: Any) -> Any:
+            return act(editors, event)
 
         run.__annotations__ = {"event": self.gr.SelectData}
         return run
 
     def _event(self, act: Callable[..., Any]) -> Callable[..., Any]:
-        """Run an action on the editor, show errors as warnings, and return the values of all components."""
+        """Run an action on the editors, show errors as warnings, and return the values of all components."""
 
-        def run(editor: ParcelEditor | None, *values: Any) -> list[Any]:
-            editor = editor or ParcelEditor(self.boxes, self.model.fingerprint)
+        def run(editors: ViewEditors | None, *values: Any) -> list[Any]:
+            editors = editors or ViewEditors(self.model)
             try:
-                act(editor, *values)
+                act(editors, *values)
             except AlanError as error:
                 self.gr.Warning(str(error))
-            return self._shown(editor)
+            return self._shown(editors)
 
         return run
 
-    def _shown(self, editor: ParcelEditor) -> list[Any]:
-        gr = self.gr
-        choices = [gr.update(value=value) for value in (editor.steps_on(), editor.structure, editor.phase)]
+    def _shown(self, editors: ViewEditors) -> list[Any]:
+        gr, editor = self.gr, editors.current
+        choices = [
+            gr.update(value=editor.steps_on()),
+            gr.update(value=editors.view, info=editors.recognised or _CHOOSE),
+            gr.update(choices=_structures(editor.boxes), value=editor.structure),
+            gr.update(value=editor.phase, visible=any(len(editor.phases(name)) > 1 for name in editor.boxes)),
+        ]
         if editor.loop is None:
-            return [editor, None, "Open a file, or take the example.", [], *choices, gr.update(), None]
+            return [editors, None, "Open a file, or take the example.", [], *choices, *[gr.update()] * 2, None]
         last = len(editor.loop.frames) - 1
-        frame = gr.update(maximum=max(last, 1), value=editor.frame, visible=last > 0)
         name = "-".join(filter(None, editor.key()))
-        file = self.uploads.write(f"{name}-opinion.json", editor.opinion().to_json())
+        file = self.uploads.write(f"{editors.prefix}{name}-opinion.json", editor.opinion().to_json())
+        mm = editor.loop.pixel_mm
         return [
-            editor,
+            editors,
             editor.picture(),
-            describe_choice(editor, self.view),
+            describe_choice(editor),
             editor.rows(),
             *choices,
-            frame,
+            gr.update(maximum=max(last, 1), value=editor.frame, visible=last > 0),
+            gr.update(value=None if mm is None else round(mm, 3)),
             gr.update(value=str(file)),
         ]
 
-    def _example(self, editor: ParcelEditor) -> None:
-        editor.show(example(self.model, self.view, self.size, self._progress()))
+    def _example(self, editors: ViewEditors) -> None:
+        editors.show_example(self._progress())
 
-    def _upload(self, editor: ParcelEditor, path: str) -> None:
+    def _upload(self, editors: ViewEditors, path: str) -> None:
+        progress = self._progress()
         with self.uploads.taking(path) as file:
-            editor.show(upload(file, self.model, self.size, self._progress()))
+            editors.show(read_frames(file, self.model.size, progress), progress)
+
+    def _view(self, editors: ViewEditors, view: str) -> None:
+        editors.choose(view, self._progress())
 
     def _progress(self) -> Callable[[float, str], None]:
         bar = self.gr.Progress()
         return lambda share, text: bar(share, desc=text)
 
-    def _structure(self, editor: ParcelEditor, name: str) -> None:
-        editor.structure = name
-
-    def _frame(self, editor: ParcelEditor, frame: float) -> None:
-        if editor.loop is not None:
-            editor.frame = min(max(int(frame), 0), len(editor.loop.frames) - 1)
-
-    def _turn(self, editor: ParcelEditor, parcel: int | None) -> None:
-        editor.toggle(_chosen(parcel))
-
-    def _share(self, editor: ParcelEditor, parcel: int | None, share: float) -> None:
-        editor.judge(_chosen(parcel), Opinion.of(float(share)))
-
-    def _forget(self, editor: ParcelEditor, parcel: int | None) -> None:
-        editor.judge(_chosen(parcel), None)
-
-    def _load(self, editor: ParcelEditor, path: str) -> None:
+    def _load(self, editors: ViewEditors, path: str) -> None:
         with self.uploads.taking(path) as file:
-            editor.load(file.read_text(encoding="utf-8", errors="replace"))
+            views = editors.load(file.read_text(encoding="utf-8", errors="replace"))
+        if views:
+            self.gr.Info(f"the opinions on {views} were loaded: choose this view to see them")
 
-    def _click(self, editor: ParcelEditor | None, event: Any) -> list[Any]:
+    def _click(self, editors: ViewEditors | None, event: Any) -> list[Any]:
         parcel = None
-        if editor is not None and editor.loop is not None:
-            parcel = editor.parcel_at(*event.index)
-        toggled = self._event(lambda editor: None if parcel is None else editor.toggle(parcel))(editor)
+        if editors is not None and editors.current.loop is not None:
+            parcel = editors.current.parcel_at(*event.index)
+        toggled = self._event(lambda one: None if parcel is None else one.current.toggle(parcel))(editors)
         return [parcel, *toggled]
 
-    def _choose(self, editor: ParcelEditor | None, event: Any) -> tuple[int | None, Any]:
-        if editor is None or editor.loop is None:
+    def _choose(self, editors: ViewEditors | None, event: Any) -> tuple[int | None, Any]:
+        if editors is None or editors.current.loop is None:
             return None, self.gr.update()
         parcel = int(event.row_value[0])
-        return parcel, self.gr.update(
-            value=round(float(editor.box().selector_.share_[parcel]), 2), label=f"Share of parcel {parcel}"
-        )
+        share = float(editors.current.box().selector_.share_[parcel])
+        return parcel, self.gr.update(value=round(share, 2), label=f"Share of parcel {parcel}")
+
+
+def _on_editor(act: Callable[..., Any]) -> Callable[..., Any]:
+    """Make an action on the editor of the shown view one on the editors."""
+    return lambda editors, *values: act(editors.current, *values)
+
+
+def _set_structure(editor: ParcelEditor, name: str) -> None:
+    editor.structure = name
+
+
+def _set_frame(editor: ParcelEditor, frame: float) -> None:
+    if editor.loop is not None:
+        editor.frame = min(max(int(frame), 0), len(editor.loop.frames) - 1)
+
+
+def _turn(editor: ParcelEditor, parcel: int | None) -> None:
+    editor.toggle(_chosen(parcel))
+
+
+def _set_share(editor: ParcelEditor, parcel: int | None, share: float) -> None:
+    editor.judge(_chosen(parcel), Opinion.of(float(share)))
+
+
+def _forget(editor: ParcelEditor, parcel: int | None) -> None:
+    editor.judge(_chosen(parcel), None)
 
 
 def _chosen(parcel: int | None) -> int:
@@ -219,13 +260,18 @@ def _chosen(parcel: int | None) -> int:
     return parcel
 
 
-def describe_choice(editor: ParcelEditor, view: str) -> str:
-    """Describe the measurements of the current frame in words; only apical views have an ejection fraction."""
+def _structures(boxes: Mapping[str, PhaseBoxes]) -> list[tuple[str, str]]:
+    """List structures as choices: their titles and names."""
+    return [(structure_name(name), name) for name in boxes]
+
+
+def describe_choice(editor: ParcelEditor) -> str:
+    """Describe the segment of the current frame, and what the loop measures by the lists of its view, in words."""
     phase = editor.key()[1]
     name = f"{structure_name(editor.structure)}{f' at {phase_name(phase)}' if phase else ''}"
     words = [f"**{name}**: {editor.area():.1%} of the picture"]
     words += [f"Dice {dice:.3f}"] if not math.isnan(dice := editor.dice()) else []
-    ef = editor.ejection_fraction() if view in APICAL else math.nan
-    words += [] if math.isnan(ef) else [f"ejection fraction {ef:.0f}%"]
     words.append(f"{len(editor.box().selector_.interior_)} parcels in")
-    return ", ".join(words)
+    measures = editor.measures()
+    text = "" if measures is None else describe_measures(measures)
+    return ", ".join(words) + (f"\n\n**Loop**: {text}" if text else "")

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from alan.analysis.measures import BeatMeasures
 from alan.analysis.overlay import Painter, display_shape
 from alan.analysis.phase_boxes import PhaseBoxes
+from alan.app.loops import ParcelLoop
+from alan.app.measured import measure_pair
 from alan.arrays import BoolArray, ByteArray, IntArray
-from alan.cardiac.volumes import ejection_fraction, simpson_volume
 from alan.downstream.whitebox.opinion import LIST_PHASES, ExpertOpinion, Opinion
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
-from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.overlap import dice_of_counts
 
@@ -41,34 +42,7 @@ STEP_TITLES = {
 #: Values for steps that the page switches on and the white box does not use (pixels at 112 x 112).
 _ON = {"closing_radius": 10.0, "median_radius": 3.0}
 #: Columns of the table of parcels.
-COLUMNS = ("parcel", "in", "share", "simulated", "opinion", "labels", "pixels")
-
-
-@dataclass(frozen=True)
-class ParcelLoop:
-    """Frames with their parcels.
-
-    Attributes:
-        frames: (T, S, S) uint8, resized for the model.
-        maps: (T, S, S) uint8, ids of parcels.
-        shape: (H, W) of the frames before they were resized, in square pixels.
-        reference: (T, S, S) uint8 label maps to compare with, values in the order of ``structures``; None if
-            there is none.
-        structures: Names of the values of the reference.
-    """
-
-    frames: ByteArray
-    maps: ByteArray
-    shape: tuple[int, int]
-    reference: ByteArray | None = None
-    structures: tuple[str, ...] = ()
-
-    def reference_mask(self, structure: str, frame: int) -> BoolArray | None:
-        """Return the mask of the reference; None without a reference."""
-        if self.reference is None or structure not in self.structures:
-            return None
-        mask: BoolArray = self.reference[frame] == self.structures.index(structure) + 1
-        return mask
+COLUMNS = ("parcel", "in", "share", "opinion", "simulated", "labels", "pixels")
 
 
 #: A list of parcels: its structure, and its phase where the structure has one list for each phase.
@@ -77,34 +51,37 @@ ListKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class _Edits:
-    """Edits of a user that can be undone."""
+    """Edits of a user that can be undone: opinions on each list, and changed steps of each structure."""
 
     opinions: Mapping[ListKey, Mapping[int, Opinion]]
-    steps: Mapping[str, PostProcessing]
+    steps: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass
 class ParcelEditor:
-    """White boxes that a user edits parcel by parcel.
+    """White boxes of a parcel model that a user edits parcel by parcel.
 
     Attributes:
-        boxes: Mapping from structure to its white boxes, of rule ``beta``.
+        views: Mapping from view to structure to its white boxes, of rule ``beta``. An opinion on a structure
+            changes its list in all views.
         fingerprint: Fingerprint of the parcel model.
+        view: The view whose lists are shown.
         loop: The frames that are shown; None before one is loaded.
         structure: The structure that is edited.
         phase: Phase whose list is edited (``ED`` or ``ES``), in structures that have a list for each.
         frame: The frame that is shown.
     """
 
-    boxes: Mapping[str, PhaseBoxes]
+    views: Mapping[str, Mapping[str, PhaseBoxes]]
     fingerprint: str
+    view: str = ""
     loop: ParcelLoop | None = None
     structure: str = ""
     phase: str = LIST_PHASES[0]
     frame: int = 0
     _edits: _Edits = field(init=False, repr=False)
     _history: list[_Edits] = field(init=False, repr=False, default_factory=list)
-    _current: dict[ListKey, ParcelSegmenter] = field(init=False, repr=False, default_factory=dict)
+    _current: dict[tuple[str, ListKey], ParcelSegmenter] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Start with the unchanged white boxes.
@@ -113,29 +90,41 @@ class ParcelEditor:
             ParameterError: A white box is of another rule than ``beta``.
         """
         self._current = {
-            (name, phase): pair.es if phase == "ES" else pair.ed
-            for name, pair in self.boxes.items()
-            for phase in self.phases(name)
+            (view, (name, phase)): pair.es if phase == "ES" else pair.ed
+            for view, boxes in self.views.items()
+            for name, pair in boxes.items()
+            for phase in _phases(pair)
         }
-        opinions = {}
-        for (name, phase), box in self._current.items():
+        opinions: dict[ListKey, Mapping[int, Opinion]] = {}
+        for (_, key), box in self._current.items():
             if box.selector_.rule != "beta":
                 raise ParameterError(
-                    f"the white box of {name!r} is of rule {box.selector_.rule!r}: the page edits rule beta"
+                    f"the white box of {key[0]!r} is of rule {box.selector_.rule!r}: the page edits rule beta"
                 )
             given = box.selector_.opinion
-            opinions[name, phase] = dict(given.parcels) if isinstance(given, ExpertOpinion) else {}
-        self.structure = self.structure or next(iter(self.boxes))
-        self._edits = _Edits(opinions, {name: pair.steps for name, pair in self.boxes.items()})
+            opinions.setdefault(key, dict(given.parcels) if isinstance(given, ExpertOpinion) else {})
+        self._edits = _Edits(opinions, {})
+        self.set_view(self.view or next(iter(self.views)))
 
-    def show(self, loop: ParcelLoop, frame: int = 0) -> None:
-        """Show another loop and keep the edits."""
-        self.loop, self.frame = loop, frame
+    @property
+    def boxes(self) -> Mapping[str, PhaseBoxes]:
+        """White boxes of the shown view, without the edits."""
+        return self.views[self.view]
+
+    def show(self, loop: ParcelLoop) -> None:
+        """Show another loop at the phase whose list is edited, and keep the edits."""
+        self.loop, self.frame = loop, 0
+        self.set_phase(self.phase)
+
+    def set_view(self, view: str) -> None:
+        """Show the lists of another view."""
+        self.view = view
+        if self.structure not in self.boxes:
+            self.structure = next(iter(self.boxes))
 
     def phases(self, structure: str) -> tuple[str, ...]:
         """Return the phases with a list of their own; one empty name where one list serves the whole beat."""
-        pair = self.boxes[structure]
-        return ("",) if pair.ed is pair.es else LIST_PHASES
+        return _phases(self.boxes[structure])
 
     def key(self, structure: str | None = None) -> ListKey:
         """Return the list of a structure in the current phase, by default of the current structure."""
@@ -150,7 +139,7 @@ class ParcelEditor:
 
     def box(self) -> ParcelSegmenter:
         """Return the current white box with its edits."""
-        return self._current[self.key()]
+        return self._current[self.view, self.key()]
 
     def is_in(self, parcel: int) -> bool:
         """Return whether a parcel belongs to the current structure."""
@@ -174,7 +163,7 @@ class ParcelEditor:
         own = {k: one for k, one in self._edits.opinions[self.key()].items() if k != parcel}
         if opinion is not None:
             own[int(parcel)] = opinion
-        self._take([self.key()], own)
+        self._take(self._lists(*self.key()), own)
 
     def load(self, text: str) -> str:
         """Replace the opinions on a list and the steps of its structure by those of a JSON text, and edit it.
@@ -193,19 +182,17 @@ class ParcelEditor:
             raise ParameterError("the file is not JSON: give one that this page or an expert wrote")
         given = ExpertOpinion.from_json(text)
         given.check_model(self.fingerprint)
-        if given.structure not in self.boxes:
-            raise ParameterError(f"structure is {given.structure!r}: give one of {', '.join(self.boxes)}")
-        phases = self.phases(given.structure)
-        if given.phase and given.phase not in phases:
+        if not self._lists(given.structure):
+            known = dict.fromkeys(name for name, _ in self._edits.opinions)
+            raise ParameterError(f"structure is {given.structure!r}: give one of {', '.join(known)}")
+        keys = self._lists(given.structure, given.phase)
+        if not keys:
             raise ParameterError(
                 f"phase is {given.phase!r}: {given.structure} has one list for the whole beat; leave the phase out"
             )
-        self._take(
-            [(given.structure, phase) for phase in ([given.phase] if given.phase else phases)],
-            given.parcels,
-            {given.structure: self.boxes[given.structure].steps.with_params(given.steps)},
-        )
-        self.structure = given.structure
+        self._take(keys, given.parcels, {given.structure: given.steps})
+        if given.structure in self.boxes:
+            self.structure = given.structure
         if given.phase and given.phase != self.phase:
             self.set_phase(given.phase)
         return given.structure
@@ -213,27 +200,26 @@ class ParcelEditor:
     def opinion(self) -> ExpertOpinion:
         """Return the opinions on the current list, with the steps that differ from those of the white box."""
         structure, phase = self.key()
-        own = self.boxes[structure].steps.get_params()
-        steps = self._edits.steps[structure].get_params()
-        changed = {name: value for name, value in steps.items() if value != own[name]}
+        own, now = self.boxes[structure].steps.get_params(), self.box().steps.get_params()
+        changed = {name: value for name, value in now.items() if value != own[name]}
         return ExpertOpinion(structure, self.fingerprint, self._edits.opinions[structure, phase], phase, changed)
 
     def steps_on(self) -> list[str]:
         """Return the names of the post-processing steps that are on."""
-        steps = self._edits.steps[self.structure]
+        steps = self.box().steps
         return [name for name, off in STEPS.items() if any(getattr(steps, key) for key in off)]
 
     def set_steps(self, names: list[str]) -> None:
         """Switch the named post-processing steps of the current structure on and all others off."""
-        steps, given = self._edits.steps[self.structure], self.boxes[self.structure].steps
+        steps, given = self.box().steps, self.boxes[self.structure].steps
         for name, off in STEPS.items():
             if name in names and name not in self.steps_on():
                 on: dict[str, Any] = {key: getattr(given, key) or _ON.get(key, True) for key in off}
                 steps = replace(steps, **on)
             elif name not in names:
                 steps = replace(steps, **off)
-        if steps != self._edits.steps[self.structure]:
-            self._change(replace(self._edits, steps={**self._edits.steps, self.structure: steps}))
+        if steps != self.box().steps:
+            self._take([], {}, {self.structure: steps.get_params()})
 
     def undo(self) -> None:
         """Undo the last change, if there is one."""
@@ -274,18 +260,21 @@ class ParcelEditor:
         """Count the pixels (T,) of the current structure in each frame of the loop."""
         return np.array([self._mask(self.structure, one).sum() for one in self._current_loop().maps], np.int64)
 
-    def ejection_fraction(self) -> float:
-        """Compute the ejection fraction in percent between the frames of largest and smallest ventricular area.
+    def measures(self) -> BeatMeasures | None:
+        """Measure between the frames of largest and smallest ventricular area, each by the list of its phase.
 
-        The method of disks needs no pixel size for a ratio. NaN without a white box of the left ventricle or for a
-        single frame.
+        Measures that need the size of a pixel are NaN without it. None without a white box of the left ventricle
+        or for a single frame.
         """
         loop = self._current_loop()
         if "lv" not in self.boxes or len(loop.maps) < 2:
-            return math.nan
-        spacing = (loop.shape[0] / loop.maps.shape[1], loop.shape[1] / loop.maps.shape[2])
-        ed, es = (self._mask("lv", loop.maps[self._extreme(phase)], phase) for phase in LIST_PHASES)
-        return ejection_fraction(simpson_volume(ed, spacing), simpson_volume(es, spacing))
+            return None
+        frames = {phase: self._extreme(phase) for phase in LIST_PHASES}
+        masks = {
+            name: np.stack([self._mask(name, loop.maps[frame], phase) for phase, frame in frames.items()])
+            for name in self.boxes
+        }
+        return measure_pair(masks, loop.grid(self.view))
 
     def _extreme(self, phase: str) -> int:
         """Find the frame with the largest left ventricle by its list for ED, or the smallest by that for ES."""
@@ -304,8 +293,8 @@ class ParcelEditor:
                 int(k),
                 "in" if self.is_in(int(k)) else "",
                 f"{selector.share_[k]:.0%}",
-                _share(known.prior.inside[k], known.prior.outside[k]),
                 _words(mine.get(int(k))),
+                _share(known.prior.inside[k], known.prior.outside[k]),
                 _share(known.labels.inside[k], known.labels.outside[k]),
                 int(pixels[k]),
             ]
@@ -336,7 +325,7 @@ class ParcelEditor:
     def _mask(self, structure: str, parcel_map: ByteArray, phase: str = "") -> BoolArray:
         """Return the mask of a structure by its list of a phase, by default of the current phase."""
         own = self.key(structure)[1]
-        box = self._current[structure, phase or own if own else ""]
+        box = self._current[self.view, (structure, phase or own if own else "")]
         return box.steps(box.selector_.predict(parcel_map[None])[0], parcel_map)
 
     def _current_loop(self) -> ParcelLoop:
@@ -344,11 +333,15 @@ class ParcelEditor:
             raise ParameterError("no loop is loaded: load one, or take the example")
         return self.loop
 
+    def _lists(self, structure: str, phase: str = "") -> list[ListKey]:
+        """Return the lists of a structure in any view that an opinion on a phase, or without one, is about."""
+        return [key for key in self._edits.opinions if key[0] == structure and phase in ("", key[1])]
+
     def _take(
         self,
         keys: Sequence[ListKey],
         own: Mapping[int, Opinion],
-        steps: Mapping[str, PostProcessing] = MappingProxyType({}),
+        steps: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
         opinions = {**self._edits.opinions, **dict.fromkeys(keys, own)}
         self._change(_Edits(opinions, {**self._edits.steps, **steps}))
@@ -361,13 +354,18 @@ class ParcelEditor:
     def _apply(self, edits: _Edits) -> None:
         """Choose the parcels of structures whose edits changed; an error leaves the state unchanged."""
         fresh = dict(self._current)
-        for key, own in edits.opinions.items():
-            name, phase = key
+        for (view, key), before in self._current.items():
+            (name, phase), own, box = key, edits.opinions[key], before
             if own != self._edits.opinions[key]:
-                fresh[key] = fresh[key].revise(ExpertOpinion(name, self.fingerprint, own, phase) if own else None)
-            if edits.steps[name] != fresh[key].steps:
-                fresh[key] = fresh[key].with_steps(edits.steps[name].get_params())
+                box = before.revise(ExpertOpinion(name, self.fingerprint, own, phase) if own else None)
+            steps = self.views[view][name].steps.with_params(edits.steps.get(name, {}))
+            fresh[view, key] = box if steps == box.steps else box.with_steps(steps.get_params())
         self._current = fresh
+
+
+def _phases(pair: PhaseBoxes) -> tuple[str, ...]:
+    """Return the phases of white boxes with a list of their own; one empty name for one list."""
+    return ("",) if pair.ed is pair.es else LIST_PHASES
 
 
 def _share(inside: float, outside: float) -> str:

@@ -50,7 +50,7 @@ class ViewsTab:
         assert self.model.bank is not None
         try:
             with self.uploads.taking(path) as file:
-                frames, _ = read_frames(file, self.model.size)
+                frames = read_frames(file, self.model.size).frames
         except AlanError as error:
             self.gr.Warning(str(error))
             return ["", []]

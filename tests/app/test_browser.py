@@ -105,7 +105,9 @@ def test_a_click_on_a_parcel_changes_the_outline(page, tmp_path):
     open_parcels(page)
     before, first = text(page, "parcels-numbers"), picture(page)
     assert re.search(
-        r"left ventricle at end-diastole: \d+\.\d% of the picture, Dice 0\.\d+, ejection fraction \d+%", before
+        r"left ventricle at end-diastole: \d+\.\d% of the picture, Dice 0\.\d+, \d+ parcels in\s+"
+        r"Loop: EDV \d+ ml, ESV \d+ ml, EF \d+%",
+        before,
     )
     click_at(page, 0.4, 0.57)  # a parcel at the border of the cavity: out
     after = changed(page, "parcels-numbers", before)
@@ -158,6 +160,36 @@ def test_each_phase_has_a_list_that_analyze_accepts(page, loop, tmp_path):
     np.testing.assert_array_equal(edited.ed.selector_.interior_, plain.ed.selector_.interior_)
 
 
+def test_the_white_boxes_of_a_further_model_are_edited_in_its_view(page, tmp_path):
+    open_parcels(page)
+    apical = text(page, "parcels-numbers")
+    page.locator("#parcels-view").get_by_label("PSAX", exact=True).check()
+    short = changed(page, "parcels-numbers", apical)
+    assert re.search(r"Loop: fractional area change \d+%, wall thickness \d\.\d cm", short)
+    assert "left atrium" not in page.locator("#parcels-structure").inner_text()
+    page.locator("#parcels-view").get_by_label("PLAX", exact=True).check()
+    before = changed(page, "parcels-numbers", short)
+    assert re.search(r"Loop: LVIDd \d\.\d cm, LVIDs \d\.\d cm, fractional shortening \d+%", before)
+    assert "left atrium" in page.locator("#parcels-structure").inner_text()
+    page.locator("#parcels-table [data-col='0']").first.click()  # the parcel that lies most surely inside: out
+    page.wait_for_timeout(1500)
+    page.locator("#parcels-turn").click()
+    after = changed(page, "parcels-numbers", before)
+    with page.expect_download() as download:
+        page.locator("#parcels-save").click()
+    assert download.value.suggested_filename == "PLAX-lv-ED-opinion.json"
+    saved = tmp_path / "saved.json"
+    download.value.save_as(saved)
+    page.locator("#parcels-undo").click()
+    assert changed(page, "parcels-numbers", after) == before
+    page.locator("#parcels-view").get_by_label("A4C", exact=True).check()
+    assert changed(page, "parcels-numbers", before) == apical
+    upload(page, "parcels-load", saved)
+    page.locator(".toast-body").filter(has_text="the opinions on PLAX were loaded").first.wait_for(timeout=LONG)
+    page.locator("#parcels-view").get_by_label("PLAX", exact=True).check()
+    assert changed(page, "parcels-numbers", apical) == after
+
+
 def share(words):
     return float(re.search(r": ([\d.]+)% of the picture", words)[1])
 
@@ -172,7 +204,11 @@ def test_an_uploaded_loop_can_be_edited(page, loop, served):
     page.locator("#parcels-picture img").first.wait_for(timeout=LONG)
     words = text(page, "parcels-numbers")
     assert "Dice" not in words  # there is no reference
-    assert "ejection fraction" in words
+    assert re.search(r"Loop: EF \d+%", words)
+    assert re.search(r"recognised by \d+% of the votes", page.locator("#parcels-view").inner_text())
+    page.locator("#parcels-spacing input").fill("0.5")
+    page.locator("#parcels-spacing input").press("Enter")
+    assert re.search(r"Loop: EDV \d+ ml, ESV \d+ ml, EF \d+%", changed(page, "parcels-numbers", words))
     assert not [name for name in files_below(served.root) if name.endswith(".mp4")]  # deleted once it was read
 
 
@@ -189,6 +225,9 @@ def test_an_uploaded_loop_is_measured(page, loop):
     page.locator("#analyze-curve img").wait_for(timeout=LONG)
     page.locator("#analyze-video video").wait_for(timeout=LONG)
     before = text(page, "analyze-moved")
+    rows = [row.inner_text().split("\t") for row in page.locator("#analyze-table tr").all()]
+    assert rows[0] == ["Measure", "Value (nominal 90% interval)"]
+    assert re.fullmatch(r"\d+ \(\d+ to \d+\)", dict(rows)["Ejection fraction, %"])
     assert re.match(r"Between these frames: EF -?\d+%, fractional area change -?\d+%", before)
     number = page.locator("#analyze-ed input[type=number]")
     number.fill(page.locator("#analyze-es input[type=number]").input_value())

@@ -4,24 +4,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alan.analysis import AnalysisModel
 from alan.analysis.views import ViewResult
 from alan.app import loops
-from alan.app.parcels_tab import describe_choice
-from alan.app.state import ParcelEditor
 from alan.app.views_tab import describe_view
 from alan.errors import DataError
 
 
 def test_a_long_loop_is_thinned_evenly(loop, monkeypatch):
-    every, shape = loops.read_frames(loop, 56)
+    every, shape, pixel_mm = loops.read_frames(loop, 56)
+    assert pixel_mm is None
     assert every.shape == (24, 56, 56)
     assert shape[0] <= 160
     assert shape[1] <= 208
     monkeypatch.setattr(loops, "MAX_FRAMES", 5)
     monkeypatch.setattr(loops, "_PART", 7)
     told = []
-    few, _ = loops.read_frames(loop, 56, lambda share, text: told.append(share))
+    few = loops.read_frames(loop, 56, lambda share, text: told.append(share)).frames
     np.testing.assert_array_equal(few, every[[0, 6, 12, 17, 23]])
     assert told[0] == 0
     assert told[-1] == 0.5
@@ -45,13 +43,3 @@ def test_the_view_is_written_in_words():
         "A4C", 0.6, {"A2C": 0.4, "A4C": 0.6, "PLAX": 0.0}, np.zeros(0, int), np.zeros(0), unsure=True
     )
     assert describe_view(found) == "**A4C** (unsure); votes: A4C 60%, A2C 40%"
-
-
-@pytest.mark.parametrize("view", ["A4C", "PLAX"])
-def test_the_example_shows_the_view_of_the_model(view):
-    model = AnalysisModel.load("alan-sim").of(view)
-    shown = loops.example(model.parcels, view, model.size)
-    editor = ParcelEditor(model.boxes, "")
-    editor.show(shown)
-    assert editor.dice() > 0.8
-    assert ("ejection fraction" in describe_choice(editor, view)) == (view == "A4C")

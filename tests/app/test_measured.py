@@ -10,7 +10,7 @@ import pytest
 from alan.analysis import BeatResult, FrameResult, LoopResult
 from alan.analysis.overlay import write_mp4
 from alan.analysis.results import SIMULATED_ONLY, Flag, Measure, ViewEvidence
-from alan.app.analyze_tab import doubts_of, draw_curve, measures
+from alan.app.analyze_tab import doubts_of, draw_curve, measures, table_of
 from alan.app.measured import (
     first_frames,
     lv_areas,
@@ -96,7 +96,12 @@ def test_table_rows_and_doubts_are_shown(result):
         ef_percent=Measure(55.4, 41.0, 66.6),
         flags=(Flag("size_unknown", "give --spacing"), Flag("jumping", "30% of the outlines jumped")),
     )
-    assert measures(seen) == [["View", "A4C (94% of the votes)"], ["Ejection fraction, %", "55 (41 to 67)"]]
+    rows = [["View", "A4C (94% of the votes)"], ["Ejection fraction, %", "55 (41 to 67)"]]
+    assert measures(seen) == rows
+    assert table_of(rows).splitlines()[2:] == [
+        "| View | A4C (94% of the votes) |",
+        "| Ejection fraction, % | 55 (41 to 67) |",
+    ]
     words = doubts_of(seen, others=1)
     assert "enter it for volumes in ml" in words
     assert "30% of the outlines jumped" in words

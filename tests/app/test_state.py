@@ -40,7 +40,9 @@ def editor():
     maps[1, :4, :4] = 1
     reference = np.zeros((2, 16, 16), np.uint8)
     reference[:, :8] = 1
-    found = ParcelEditor({"lv": one(box([0.9, 0.3, 0, 0], "lv")), "la": one(box([0, 0, 0.1, 0.9], "la"))}, MODEL)
+    found = ParcelEditor(
+        {"A4C": {"lv": one(box([0.9, 0.3, 0, 0], "lv")), "la": one(box([0, 0, 0.1, 0.9], "la"))}}, MODEL
+    )
     found.show(ParcelLoop(np.zeros((2, 16, 16), np.uint8), maps, (480, 960), reference, ("lv", "myo")))
     return found
 
@@ -64,7 +66,7 @@ def test_area_dice_and_ejection_fraction_follow_the_list(editor):
     spacing = (480 / 16, 960 / 16)
     ed, es = (editor.loop.maps[n] == 0 for n in (0, 1))
     expected = ejection_fraction(simpson_volume(ed, spacing), simpson_volume(es, spacing))
-    assert editor.ejection_fraction() == pytest.approx(expected)
+    assert editor.measures().ef_percent == pytest.approx(expected)
     assert editor.areas().tolist() == [64, 48]
     editor.toggle(1)
     assert editor.dice() == 1
@@ -117,7 +119,7 @@ def test_post_processing_steps_change_the_mask(editor):
 
 def test_steps_can_be_reset_to_the_white_box():
     steps = PostProcessing(closing_radius=7, median_radius=0)
-    editor = ParcelEditor({"lv": one(box([0.9, 0, 0, 0], "lv", steps))}, MODEL)
+    editor = ParcelEditor({"A4C": {"lv": one(box([0.9, 0, 0, 0], "lv", steps))}}, MODEL)
     on = editor.steps_on()
     assert on == ["component", "enclaves", "closing", "fill", "contour"]
     editor.set_steps([])
@@ -171,7 +173,7 @@ def test_steps_are_saved_and_loaded(editor):
 
 def test_steps_apply_to_both_lists():
     segmenters = box([0.9, 0.3, 0, 0], "lv"), box([0.9, 0.8, 0, 0], "lv")
-    editor = ParcelEditor({"lv": PhaseBoxes(*segmenters)}, MODEL)
+    editor = ParcelEditor({"A4C": {"lv": PhaseBoxes(*segmenters)}}, MODEL)
     editor.set_steps(["fill"])
     saved = {phase: editor.set_phase(phase) or editor.opinion() for phase in ("ED", "ES")}
     assert [one.steps for one in saved.values()] == [{"fill": True}] * 2
@@ -205,10 +207,10 @@ def test_the_table_shows_the_evidence_of_visible_parcels(editor):
     editor.judge(1, Opinion.of("inside"))
     editor.judge(2, Opinion.of(0.25))
     assert editor.rows() == [
-        [1, "in", "94%", "30% of 8", "inside", "", 64],
-        [0, "in", "86%", "90% of 8", "", "", 64],
-        [2, "", "15%", "0% of 8", "25% of 8", "", 64],
-        [3, "", "6%", "0% of 8", "", "", 64],
+        [1, "in", "94%", "inside", "30% of 8", "", 64],
+        [0, "in", "86%", "", "90% of 8", "", 64],
+        [2, "", "15%", "25% of 8", "0% of 8", "", 64],
+        [3, "", "6%", "", "0% of 8", "", 64],
     ]
 
 
@@ -225,16 +227,16 @@ def test_unsupported_rules_and_a_missing_loop_are_refused():
     maps, masks = np.zeros((2, 8, 8), int), np.ones((2, 8, 8), bool)
     paper = ParcelSegmenter(ParcelSelector()).fit(maps, masks)
     with pytest.raises(ParameterError, match="rule 'paper': the page edits rule beta"):
-        ParcelEditor({"lv": one(paper)}, MODEL)
+        ParcelEditor({"A4C": {"lv": one(paper)}}, MODEL)
     with pytest.raises(ParameterError, match="no loop is loaded"):
-        ParcelEditor({"lv": one(box([0.9, 0, 0, 0], "lv"))}, MODEL).picture()
+        ParcelEditor({"A4C": {"lv": one(box([0.9, 0, 0, 0], "lv"))}}, MODEL).picture()
 
 
 @pytest.fixture
 def phased(editor):
     """The ventricle has a list for each phase, the atrium one; the ventricle is smaller in the second frame."""
     ed, es = box([0.9, 0.3, 0, 0], "lv"), box([0.9, 0, 0, 0], "lv")
-    found = ParcelEditor({"lv": PhaseBoxes(ed, es), "la": editor.boxes["la"]}, MODEL)
+    found = ParcelEditor({"A4C": {"lv": PhaseBoxes(ed, es), "la": editor.boxes["la"]}}, MODEL)
     found.show(editor.loop)
     return found
 
@@ -268,7 +270,7 @@ def test_the_ejection_fraction_uses_each_list_at_its_phase(phased):
     expected = ejection_fraction(simpson_volume(ed, spacing), simpson_volume(es, spacing))
     for phase in ("ED", "ES"):
         phased.set_phase(phase)
-        assert phased.ejection_fraction() == pytest.approx(expected)
+        assert phased.measures().ef_percent == pytest.approx(expected)
 
 
 def test_opinions_on_a_phase_are_loaded_into_its_list(phased):
@@ -288,3 +290,42 @@ def test_opinions_on_a_phase_are_loaded_into_its_list(phased):
         assert phased.is_in(2)
     with pytest.raises(ParameterError, match="la has one list for the whole beat"):
         phased.load(json.dumps(both | {"structure": "la", "phase": "ED"}))
+
+
+def test_an_opinion_changes_the_lists_of_all_views():
+    """The views have white boxes of their own, and steps of their own."""
+    other = box([0.3, 0.9, 0, 0], "lv", PostProcessing(median_radius=2))
+    editor = ParcelEditor({"A4C": {"lv": one(box([0.9, 0.3, 0, 0], "lv"))}, "A2C": {"lv": one(other)}}, MODEL)
+    editor.judge(2, Opinion.of("inside"))
+    editor.set_steps(["closing"])
+    lists, steps = {}, {}
+    for view in editor.views:
+        editor.set_view(view)
+        lists[view] = sorted(map(int, editor.box().selector_.interior_))
+        steps[view] = editor.box().steps
+    assert lists == {"A4C": [0, 2], "A2C": [1, 2]}
+    assert steps["A4C"].closing_radius == steps["A2C"].closing_radius == 10
+    assert editor.opinion().parcels == {2: Opinion.of("inside")}
+    editor.undo()
+    assert editor.box().steps == other.steps
+    editor.set_view("A4C")
+    assert editor.box().steps == OFF
+    editor.undo()
+    assert editor.opinion().parcels == {}
+
+
+def test_structures_of_another_view_of_the_model_are_loaded_but_not_shown():
+    boxes = {name: one(box(shares, name)) for name, shares in (("lv", [0.9, 0, 0, 0]), ("rv", [0, 0.9, 0, 0]))}
+    editor = ParcelEditor({"PSAX": {"lv": boxes["lv"]}, "A4C": boxes}, MODEL)
+    editor.set_view("A4C")
+    editor.structure = "rv"
+    editor.toggle(2)
+    text = editor.opinion().to_json()
+    editor.undo()
+    editor.set_view("PSAX")
+    assert editor.structure == "lv"
+    assert editor.load(text) == "rv"
+    assert editor.structure == "lv"
+    editor.set_view("A4C")
+    editor.structure = "rv"
+    assert editor.is_in(2)
