@@ -184,12 +184,13 @@ def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
 def _lightning(verb: str, args: list[str]) -> None:
     from alan.cli.fit_options import show_help
     from alan.cli.inputs import check_inputs, training_values
+    from alan.cli.parsing import in_home
 
     if args == ["--help"]:
         show_help(verb, LIGHTNING[verb], _epilog(verb))
         return
     if not any(arg.startswith("--print_config") for arg in args):
-        check_inputs(training_values(args))
+        check_inputs(in_home(training_values(args)))
     from alan.cli.fit import run_lightning
 
     run_lightning([verb, *("--help" if arg == "--help-all" else arg for arg in args)])

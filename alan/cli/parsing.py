@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import os
 import re
 import typing
 from argparse import SUPPRESS
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from alan.cli.help import HelpFormatter, remember
 from alan.errors import AlanError, ConfigError, nearest
@@ -33,8 +34,9 @@ _UNKNOWN = re.compile(
 _AMBIGUOUS = re.compile(r"ambiguous option: (\S+) could match (--\w+)")
 _VERB = re.compile(r"\b(fit|validate|test|predict)\.")
 _MISSING = re.compile(r"the following arguments are required: (.+)")
-#: A single word where a list is expected, which the remedy repeats as a list.
-_ONE_WORD = re.compile(r"^(\S+ is )([\w./-]+)(: give a list, such as )'\[one, another\]'$")
+_NO_VALUE = re.compile(r"argument --(\S+): expected one argument")
+#: Words where a list is expected, which the remedy repeats as a list.
+_WORDS_ALONE = re.compile(r"^(\S+ is )([\w./-]+(?:, ?[\w./-]+)*)(: .*\bgive a list, such as )'\[one, another\]'$")
 #: A key with a value of the wrong type, a choice, a type and a class in a parser's message.
 _KEY = re.compile(r'^Parser key "([^"]+)": (.+?)\. Got value: (.*)$')
 _CHOICE = re.compile(r"Expected a typing\.Literal\[([^\]]*)\]")
@@ -69,9 +71,9 @@ def find_configs(args: Sequence[str]) -> list[str]:
     for place, (before, arg) in enumerate(pairwise(["", *args])):
         name, given, value = arg.partition("=")
         if given and name in _CONFIG:
-            found[place] = f"{name}={_checked(config_file(value))}"
+            found[place] = f"{name}={_checked(config_file(in_home(value)))}"
         elif before in _CONFIG:
-            found[place] = str(_checked(config_file(arg)))
+            found[place] = str(_checked(config_file(in_home(arg))))
     return found
 
 
@@ -123,8 +125,8 @@ def one_line(message: str, classes: Sequence[str] = ()) -> str:
 
 
 def _as_list(message: str) -> str:
-    """Offer a single word, where a list is expected, as a list."""
-    return _ONE_WORD.sub(r"\1\2\3'[\2]'", message)
+    """Offer words, where a list is expected, as a list."""
+    return _WORDS_ALONE.sub(r"\1\2\3'[\2]'", message)
 
 
 def _in_words(message: str, classes: Sequence[str]) -> str:
@@ -133,6 +135,7 @@ def _in_words(message: str, classes: Sequence[str]) -> str:
     message = _CHOICE.sub(lambda found: f"choose one of: {found[1].replace(chr(39), '')}", message)
     message = _TUPLE.sub(r"give a list of \1", message)
     message = _CLASS.sub(lambda found: _other_class(found[1], classes), message)
+    message = _NO_VALUE.sub(r"option '\1' needs a value: give --\1 VALUE (--help lists the options)", message)
     message = _MISSING.sub(lambda found: f"missing: {_VERB.sub('', found[1])} (--help lists the options)", message)
     return _TYPE.sub(lambda found: _WORDS.get(found[1].rpartition(".")[2], f"a {found[1]} is expected"), message)
 
@@ -143,6 +146,23 @@ def _other_class(given: str, classes: Sequence[str]) -> str:
         others = [name for name in classes if name.endswith("DataModule") != given.endswith("DataModule")]
         return f"not a class for this option; choose one of: {', '.join(sorted(others))}"
     return f"no class of that name; {nearest(given, classes)}"
+
+
+def in_home(value: Any) -> Any:
+    """Replace ``~/`` at the beginning of texts by the home folder, which no shell does in ``--out=~/results``.
+
+    Args:
+        value: A text, or nested lists, mappings and namespaces of options, whose other values stay unchanged.
+    """
+    if isinstance(value, str):
+        return os.path.expanduser(value) if value.startswith("~/") else value  # noqa: PTH111 (keeps the text)
+    if isinstance(value, Namespace):
+        for key, part in vars(value).items():
+            setattr(value, key, in_home(part))
+        return value
+    if isinstance(value, dict):
+        return {key: in_home(part) for key, part in value.items()}
+    return [in_home(part) for part in value] if isinstance(value, list) else value
 
 
 def _own_cause(error: BaseException | None) -> AlanError | None:
@@ -223,9 +243,9 @@ class Parser(ArgumentParser):
         return super().format_help(*args)
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
-        """Parse, and remember the arguments for the hints of :meth:`error`."""
+        """Parse, with paths below ``~/``, and remember the arguments for the hints of :meth:`error`."""
         self.seen = [str(arg) for arg in args or []]
-        return super().parse_args(args, *rest, **options)
+        return in_home(super().parse_args(args, *rest, **options))
 
     def instantiate_classes(self, *args: Any, **options: Any) -> Any:
         """Build the classes; an error of this package is raised as it is, not wrapped in the parser's."""

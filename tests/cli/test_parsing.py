@@ -161,6 +161,9 @@ def test_allowed_versions_of_jsonargparse_are_tested():
         (["--kind=a", f"--shape={__name__}.Square", "--shape.colur=red"], "did you mean 'colour'?"),
         (["--kind=a", "--xyzzy=1"], "option 'xyzzy' is not known (--help lists the options)"),
         (["a"], "'a' is not an option: options are written --name value (--help lists them)"),
+        (["--kind=a", "--flag"], "option 'flag' needs a value: give --flag VALUE"),
+        (["--kind=a", "--views=A4C,A2C"], "views is A4C,A2C: give a list, such as '[A4C,A2C]'"),
+        (["--kind=a", "--views=A4C, A2C"], "views is A4C, A2C: give a list, such as '[A4C, A2C]'"),
     ],
 )
 def test_a_misspelt_option_offers_the_nearest(args, words):
@@ -186,6 +189,15 @@ def test_mistakes_in_a_configuration_are_explained(text, words, tmp_path):
         function_parser(work, "work", "").parse_args(["--config", str(path)])
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_home_folder_is_found_where_no_shell_replaces_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config.yaml").write_text("views: [~/b, a~/c, '~']\ninner: {store: ~/s.h5}\n", encoding="utf-8")
+    args = find_configs(["--config=~/config.yaml", "--kind=~/a"])
+    found = function_parser(work, "work", "").parse_args(args)
+    assert (found.kind, found.inner.store) == (f"{tmp_path}/a", f"{tmp_path}/s.h5")
+    assert found.views == [f"{tmp_path}/b", "a~/c", "~"]
 
 
 def test_a_package_error_is_not_wrapped():
