@@ -29,7 +29,7 @@ LoopKind = Literal[
     "label map",
     "not an echo",
 ]
-_MODALITIES = ("CR", "CT", "DX", "ECG", "ES", "IVUS", "MG", "MR", "NM", "OCT", "OT", "PT", "RF", "SC", "SR", "XA")
+_MODALITIES = ("CR", "CT", "DX", "ECG", "ES", "IVUS", "MG", "MR", "NM", "OCT", "PT", "RF", "SC", "SR", "XA")
 #: Modalities of DICOM objects that hold no pictures and lie beside them.
 _OBJECTS = {
     "SR": "a report",
@@ -90,7 +90,9 @@ def kind_by_header(header: Header) -> Verdict | None:
     modality = header.attributes.get("modality")
     if modality is not None:
         known = modality if modality in _MODALITIES else "that is not ultrasound"  # a header may contain any value
-        return Verdict("not an echo", f"its header states modality {known}")
+        return Verdict(
+            "not an echo", f"its header states modality {known}; if it shows an echo, export it as a video"
+        )
     regions = [region for region in header.regions if not region.beyond]
     for region in regions:
         if region.kind == "spectrum":

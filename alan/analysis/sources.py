@@ -17,7 +17,7 @@ from alan.analysis.identities import tell_apart
 from alan.analysis.path_rules import captured_patient, compile_rule, stated_view
 from alan.analysis.tables import LOOP_FOLDER, SOURCES
 from alan.data.io.base import MAKE_READABLE
-from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, stem, unread_reason
+from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, kind_of, stem, unread_reason
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import DicomReferences, Person, read_person, read_references
 from alan.data.io.dicom_index import describe_index
@@ -313,12 +313,12 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
         yield path, describe_index(path)
     elif (reason := unread_reason(path.name)) and not is_dicom(path):
         yield path, reason
-    elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):
+    elif chosen or kind_of(path):
         yield _Found((path,), relative, read_person(path) if is_dicom(path) else _UNKNOWN)
     elif any(path.with_suffix(header).is_file() for header in _PIXELS.get(path.suffix.lower(), ())):
         yield path, "the pixels of a file that is read by its header, which has the same name"
     else:
-        yield path, "neither a video nor a picture according to its name and first bytes"
+        yield path, "neither a video nor a picture: if it is one, give it the suffix of its format"
 
 
 def _key_frames(sequence: StoredSequence) -> tuple[int, int] | None:

@@ -96,6 +96,16 @@ def film(frames, name="a.avi", **options):
     return lambda folder: video(folder / name, frames, **options)
 
 
+def named(name, make, other):
+    """Give a file another name."""
+
+    def write(folder):
+        make(folder)
+        (folder / name).rename(folder / other)
+
+    return write
+
+
 def header(frames, name="a.dcm", **elements):
     return lambda folder: dicom(folder / name, frames, **elements)
 
@@ -209,7 +219,7 @@ OTHER = {
         "a DICOM object without",
     ),
     "a document": (without_pixels("MRN0815", "Rows", SOPClassUID=PDF), "not an echo", "a DICOM object without"),
-    "another modality": (header(LOOP, Modality="CT"), "not an echo", "modality CT"),
+    "another modality": (header(LOOP, Modality="CT"), "not an echo", "modality CT; if it shows an echo, export"),
     "contrast agent": (header(LOOP, ContrastBolusAgent="SonoVue"), "contrast", "names a contrast agent"),
     "one frame, avi": (film(LOOP[:1]), "b-mode still", "one frame"),
     "one frame, png": (save("a.png", pages(LOOP[:1], "PNG")), "b-mode still", "one frame"),
@@ -296,6 +306,16 @@ ODD = {
     "a sepia colour map": (film((LOOP[..., None] * [1.0, 0.75, 0.4]).astype(np.uint8)), ""),
     "dicom without suffix": (header(LOOP, name="IM_0001"), ""),
     "upper case": (film(LOOP, name="A.AVI"), ""),
+    "avi without suffix": (named("a.avi", film(LOOP), "a"), ""),
+    "mkv without suffix": (named("a.mkv", film(LOOP, "a.mkv"), "a"), ""),
+    "mp4 named gif": (named("a.mp4", film(LOOP, "a.mp4", codec="mpeg4", pixels="yuv420p"), "a.gif"), ""),
+    "mpeg-2 stream": (film(LOOP, "a.m2v", codec="mpeg2video", pixels="yuv420p"), "does not state the number"),
+    "gif without suffix": (save("a", pages(LOOP, "GIF", duration=40)), ""),
+    "gif named avi": (save("a.avi", pages(LOOP, "GIF", duration=40)), ""),
+    "animated png named dcm": (save("a.dcm", pages(LOOP, "PNG", duration=40)), ""),
+    "apng": (save("a.apng", pages(LOOP, "PNG", duration=40)), ""),
+    "tif without suffix": (save("a", pages(LOOP, "TIFF")), ""),
+    "secondary capture": (header(LOOP, Modality="OT"), ""),
     "regions that do not hold the fan": (header(LOOP, regions=[((0, 0, 20, 20),)]), "do not hold the fan"),
     "regions beyond the frame": (header(LOOP, regions=[((500, 500, 900, 900),)]), ""),
 }

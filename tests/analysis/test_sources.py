@@ -48,7 +48,7 @@ def test_loops_of_a_folder_are_found(folder):
     assert [path.name for path in found["p3/frame_1.png"].stills] == [f"frame_{n}.png" for n in (2, 9, 10)]
     assert sorted(reason for _, reason in left_out) == [
         "a label map according to its name, not a loop",
-        "neither a video nor a picture according to its name and first bytes",
+        "neither a video nor a picture: if it is one, give it the suffix of its format",
     ]
     assert len({source.name for source in sources}) == len({source.patient for source in sources}) == 5
     assert all(re.fullmatch(r"p[0-9a-f]{16}_[0-9a-f]{8}", source.name) for source in sources)
@@ -268,7 +268,7 @@ def test_files_of_pixels_belong_to_their_headers(tmp_path):
     assert [source.path.parent.name for source in sources] == ["p1", "p2"]
     assert sorted(reason for _, reason in left_out) == [
         f"a copy of the file of loop {sources[1].name}",
-        "neither a video nor a picture according to its name and first bytes",
+        "neither a video nor a picture: if it is one, give it the suffix of its format",
         *["the pixels of a file that is read by its header, which has the same name"] * 3,
     ]
 

@@ -190,6 +190,19 @@ def variable_rate(times: NDArray[np.float64]) -> tuple[str, ...]:
     return (f"variable frame rate, {1 / steps.max():.4g} to {1 / steps.min():.4g} fps",)
 
 
+def first_bytes(path: str | os.PathLike[str], count: int) -> bytes:
+    """Read the first bytes of a file; empty if it is not a file, such as a pipe, or cannot be read."""
+    try:
+        if not Path(path).is_file():  # reading from a pipe would block
+            return b""
+        with Path(path).open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
+        return b""
+
+
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     """Read one file with third-party code; report its exceptions as one error and each of its warnings once.

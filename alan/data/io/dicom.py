@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alan.data.io.base import GET_AGAIN, MAX_BYTES, ClippedReader, Header, check_complete
+from alan.data.io.base import GET_AGAIN, MAX_BYTES, ClippedReader, Header, check_complete, first_bytes
 from alan.data.io.dicom_header import (
     attribute_number,
     attributes,
@@ -24,7 +24,7 @@ from alan.data.io.dicom_pixels import PixelFrames, pixel_bytes
 from alan.data.io.frames import DecodedFrame, GreyMapping
 from alan.data.io.grey import GreyRange
 from alan.data.io.video import VideoFrames
-from alan.errors import SHORTAGE, DataError
+from alan.errors import DataError
 from alan.extras import third_party
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -50,15 +50,7 @@ class NoPicturesError(DataError):
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Check whether a file begins like DICOM, with or without the preamble of 128 bytes (PS3.10, 7.1)."""
-    try:
-        if not Path(path).is_file():  # reading from a pipe would block
-            return False
-        with Path(path).open("rb") as file:
-            start = file.read(132)
-    except OSError as error:
-        if error.errno in SHORTAGE:
-            raise
-        return False
+    start = first_bytes(path, 132)
     return start[128:] == b"DICM" or _begins_at_once(start)
 
 

@@ -37,6 +37,8 @@ _BEATS = (10, 400)
 #: Largest number of a stage of a stress test; larger ones may be identifiers.
 _STAGES = 99
 _CM = 3  # code of PhysicalUnitsXDirection (PS3.3, C.8.5.5)
+#: Modality of ultrasound, and of secondary captures, which may be of anything.
+_MAY_BE_ECHO = ("", "US", "OT")
 #: RegionSpatialFormat to what a region shows.
 _KINDS = {1: "2d", 2: "m-mode", 3: "spectrum", 4: "curve"}
 #: RegionDataType to what was measured.
@@ -273,8 +275,8 @@ def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
         found["volume"] = 1.0
     if stage := _stage(dataset):
         found["stage"] = stage
-    modality = str(dataset.get("Modality") or "")
-    if modality not in ("", "US"):
+    modality = str(dataset.get("Modality") or "").strip().upper()
+    if modality not in _MAY_BE_ECHO:
         found["modality"] = modality
     return found
 

@@ -42,7 +42,7 @@ MASKS = (".png", ".bmp", ".tif", ".tiff")
 #: Suffixes of pictures that may hold several pages.
 STACKS = (".tif", ".tiff")
 #: Suffixes of animations.
-ANIMATIONS = (".gif", ".webp")
+ANIMATIONS = (".gif", ".webp", ".apng")
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
