@@ -4,3 +4,8 @@
 def plural(n: int, one: str, many: str = "") -> str:
     """Format a count with its noun: ``1 patient``, ``2 patients``, ``1,041 images``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def sentence(text: str) -> str:
+    """Write a text as a sentence: with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -38,28 +38,30 @@ class MeasureEntry(NamedTuple):
 
 #: Measures of a beat, and of a loop and a patient by the median over the beats.
 MEASURES = {
-    "ef_percent": MeasureEntry("Ejection fraction", "%", "Ejection fraction of the left ventricle"),
+    "ef_percent": MeasureEntry("LV ejection fraction", "%", "Ejection fraction of the left ventricle"),
     "edv_ml": MeasureEntry(
-        "End-diastolic volume", "ml", "End-diastolic volume of the left ventricle by the method of disks"
+        "LV end-diastolic volume", "ml", "End-diastolic volume of the left ventricle by the method of disks"
     ),
     "esv_ml": MeasureEntry(
-        "End-systolic volume", "ml", "End-systolic volume of the left ventricle by the method of disks"
+        "LV end-systolic volume", "ml", "End-systolic volume of the left ventricle by the method of disks"
     ),
-    "stroke_volume_ml": MeasureEntry("Stroke volume", "ml", "End-diastolic minus end-systolic volume"),
+    "stroke_volume_ml": MeasureEntry("LV stroke volume", "ml", "End-diastolic minus end-systolic volume"),
     "area_change_percent": MeasureEntry(
-        "Fractional area change", "%", "Fractional area change of the left ventricle; needs no pixel size"
+        "LV fractional area change", "%", "Fractional area change of the left ventricle; needs no pixel size"
     ),
     "shortening_percent": MeasureEntry(
-        "Outline shortening (experimental)", "%", "Shortening of the outline of the left ventricle (experimental)"
+        "LV outline shortening (experimental)",
+        "%",
+        "Shortening of the outline of the left ventricle (experimental)",
     ),
     "heart_rate_bpm": MeasureEntry(
         "Heart rate", "bpm", "Heart rate by R waves, or by the area of the left ventricle"
     ),
     "la_volume_ml": MeasureEntry(
-        "Left atrial volume", "ml", "Volume of the left atrium at end-systole by the area-length formula"
+        "LA volume, end-systole", "ml", "Volume of the left atrium at end-systole by the area-length formula"
     ),
     "lv_mass_g": MeasureEntry(
-        "Left ventricular mass", "g", "Mass of the myocardium of the left ventricle at end-diastole"
+        "LV mass, method of disks", "g", "Mass of the myocardium of the left ventricle at end-diastole"
     ),
     "lvidd_cm": MeasureEntry(
         "LV internal diameter, end-diastole (LVIDd)",
@@ -74,7 +76,7 @@ MEASURES = {
         1,
     ),
     "fractional_shortening_percent": MeasureEntry(
-        "Fractional shortening", "%", "Relative change of the internal diameter of the left ventricle in PLAX"
+        "LV fractional shortening", "%", "Relative change of the internal diameter of the left ventricle in PLAX"
     ),
     "ivsd_cm": MeasureEntry(
         "Septum, end-diastole (IVSd)", "cm", "Thickness of the interventricular septum at end-diastole in PLAX", 1
@@ -83,15 +85,18 @@ MEASURES = {
         "Posterior wall, end-diastole (LVPWd)", "cm", "Thickness of the posterior wall at end-diastole in PLAX", 1
     ),
     "lv_mass_linear_g": MeasureEntry(
-        "Left ventricular mass, linear method",
+        "LV mass, linear method",
         "g",
         "Mass of the left ventricle by the cube formula from diameter, septum and posterior wall in PLAX",
     ),
     "la_diameter_cm": MeasureEntry(
-        "Left atrial diameter", "cm", "Anteroposterior diameter of the left atrium at end-systole in PLAX", 1
+        "LA diameter, end-systole", "cm", "Anteroposterior diameter of the left atrium at end-systole in PLAX", 1
     ),
     "wall_thickness_cm": MeasureEntry(
-        "Wall thickness", "cm", "Mean thickness of the wall of the left ventricle at end-diastole in PSAX", 1
+        "LV wall thickness, end-diastole",
+        "cm",
+        "Mean thickness of the wall of the left ventricle at end-diastole in PSAX",
+        1,
     ),
 }
 _UNKNOWN = "missing if it cannot be measured"

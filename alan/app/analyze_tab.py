@@ -28,6 +28,7 @@ from alan.errors import AlanError, DataError, SkippedError
 from alan.extras import third_party
 from alan.progress import Progress, part_of
 from alan.report.analysis import write_analysis_report
+from alan.words import sentence as as_sentence
 
 #: Number of frames of a long loop whose areas are drawn.
 _SHOWN = 300
@@ -258,7 +259,7 @@ def doubts_of(result: LoopResult, others: int = 0, *, entered: bool = False) -> 
     lines += [f"- {_ENTERED}"] if entered else []
     lines = ["**Doubts**\n", *lines] if lines else ["No doubt was raised."]
     if SIMULATED_ONLY in result.notes:
-        lines.append(f"\n{SIMULATED_ONLY.capitalize()}.")
+        lines.append(f"\n{as_sentence(SIMULATED_ONLY)}")
     if others:
         lines.append(f"\nThe file holds {others + 1} loops: the first is shown, *Download all* has all of them.")
     return "\n".join(lines)

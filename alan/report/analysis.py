@@ -32,12 +32,22 @@ from alan.report.pictures import embed_picture, make_picture
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import UNDEFINED, number
 from alan.runs import FAILURES, provenance
-from alan.words import plural
+from alan.words import plural, sentence
 
 #: Longest side of the pictures of the first page in pixels, and number of patients whose picture it shows.
 _THUMBNAIL, _SHOWN = 300, 24
 #: Columns of the table of patients if none has an ejection fraction.
 _PARASTERNAL = {"lvidd_cm": "LVIDd, cm", "fractional_shortening_percent": "FS, %", "area_change_percent": "FAC, %"}
+#: Explanations of the abbreviations in the table of patients.
+_TERMS = {
+    "LVEF": "LVEF: ejection fraction of the left ventricle",
+    "LVEDV": "LVEDV, LVESV: its volume at end-diastole and end-systole by the method of disks",
+    "LVIDd": "LVIDd: internal diameter of the left ventricle at end-diastole",
+    "FS": "FS: fractional shortening",
+    "FAC": "FAC: fractional area change",
+}
+#: Order of the rows of the table of patients by their quality: what needs a look comes first.
+_FIRST = ("doubtful", "none", "good")
 
 
 def write_analysis_report(run: str | os.PathLike[str]) -> Path:
@@ -53,7 +63,7 @@ def write_analysis_report(run: str | os.PathLike[str]) -> Path:
         DataError: The tables or results are missing or damaged.
     """
     root = Path(run)
-    patients = read_patients(root)
+    patients = sorted(read_patients(root), key=lambda patient: _FIRST.index(patient.quality))
     overview = Overview()
     for loop in read_loops(root):
         overview.add(loop)
@@ -65,6 +75,7 @@ def write_analysis_report(run: str | os.PathLike[str]) -> Path:
     failures = [(name, reason) for name, reason in _failures(root) if name not in known]
     rows = [Row(name, [Cell(reason)]) for name, reason in overview.left_out]
     rows += [Row(name, [Cell(reason)]) for name, reason in failures]
+    table = _patient_table(patients, overview.reasons)
     return write_page(
         root,
         "analysis.html.j2",
@@ -75,7 +86,9 @@ def write_analysis_report(run: str | os.PathLike[str]) -> Path:
             "simulated": overview.simulated,
             "n_loops": overview.n_loops,
             "headline": _headline(patients, overview, len(failures)),
-            "patient_table": _patient_table(patients, overview.reasons),
+            "patient_table": table,
+            "terms": explain_terms(table),
+            "unsized": any(patient.ef_percent.known and not patient.edv_ml.known for patient in patients),
             "intervals": any(has_intervals(patient) for patient in patients),
             "apical": any(patient.ef_percent.known for patient in patients),
             "parasternal": overview.parasternal,
@@ -111,7 +124,10 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
     ]
     values = [patient.ef_percent.value for patient in patients if patient.ef_percent.known]
     if overview.parasternal:
-        paragraphs.append(f"{plural(overview.parasternal, 'loop')} in PLAX or PSAX: {SIMULATED_ONLY}.")
+        verb = "is" if overview.parasternal == 1 else "are"
+        paragraphs.append(
+            f"{plural(overview.parasternal, 'loop')} {verb} in PLAX or PSAX. {sentence(SIMULATED_ONLY)}"
+        )
     if not values:
         why = "it needs an apical view" if overview.parasternal == n_measured else "the reasons are below"
         return [*paragraphs, f"No ejection fraction was measured; {why}."]
@@ -122,7 +138,7 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
     text = f"The ejection fraction of {plural(len(values), 'patient')} was measured ({planes}): {spread}."
     doubtful = sum(patient.quality == "doubtful" for patient in patients)
     if doubtful:
-        text += f" {plural(doubtful, 'result is', 'results are')} doubtful: read the reasons first."
+        text += f" {plural(doubtful, 'result is', 'results are')} doubtful, for the reasons in the first rows."
     return [*paragraphs, text]
 
 
@@ -132,30 +148,39 @@ def _patient_table(
     def known(titles: dict[str, str]) -> dict[str, str]:
         return {name: title for name, title in titles.items() if any(getattr(p, name).known for p in patients)}
 
-    names, volumes = {"ef_percent": "EF, %"}, {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml"}
+    names, volumes = {"ef_percent": "LVEF, %"}, {"edv_ml": "LVEDV, ml", "esv_ml": "LVESV, ml"}
     if known(volumes):  # a phone shows few columns
         names |= volumes
     elif not known(names):
         names = known(_PARASTERNAL) or names
-    doubts = [_doubts(patient, reasons) for patient in patients]
-    rows, last = [], [Column("Doubts", number=False)] if any(doubts) else []
-    for patient, text in zip(patients, doubts, strict=True):
-        cells = [measure_cell(patient, name) for name in names]
+    rows = []
+    for patient in patients:
         method = patient.method.replace(" ", "\N{NO-BREAK SPACE}")
         beside = "" if set(_PARASTERNAL) & set(names) else _parasternal(patient)
-        cells += [Cell(method or UNDEFINED, beside), Cell(str(patient.n_beats))]
-        cells.append(Cell(QUALITIES[patient.quality], badge=patient.quality))
-        cells += [Cell(text)] if last else []
-        rows.append(Row(patient.patient, cells, link=_page(patient)))
+        cells = [
+            Cell(QUALITIES[patient.quality], badge=patient.quality),
+            *(measure_cell(patient, name) for name in names),
+            Cell(method or UNDEFINED, beside),
+            Cell(str(patient.n_beats)),
+        ]
+        rows.append(Row(patient.patient, cells, link=_page(patient), below=_doubts(patient, reasons)))
     columns = [
         Column("Patient", number=False),
+        Column("Quality", number=False),
         *map(Column, names.values()),
         Column("Method", number=False),
         Column("Beats"),
-        Column("Quality", number=False),
-        *last,
     ]
     return Table("Patients", columns, [Section(rows)])
+
+
+def explain_terms(table: Table) -> str:
+    """Explain the abbreviations that a table of patients contains."""
+    shown = " ".join(
+        [column.title for column in table.columns] + [cell.detail for row in table.rows for cell in row.cells]
+    )
+    words = set(shown.replace(",", " ").split())
+    return " ".join(f"{text}." for term, text in _TERMS.items() if term in words)
 
 
 def _doubts(patient: PatientResult, reasons: Mapping[str, Sequence[str]]) -> str:
@@ -163,7 +188,7 @@ def _doubts(patient: PatientResult, reasons: Mapping[str, Sequence[str]]) -> str
     doubts = [flag.reason for flag in serious(patient.flags)]
     if patient.quality == "none" and not doubts:
         doubts = list(reasons.get(patient.patient, ()))
-    return "; ".join(dict.fromkeys(doubts))
+    return " ".join(map(sentence, dict.fromkeys(doubts)))
 
 
 def _parasternal(patient: PatientResult) -> str:
@@ -186,7 +211,7 @@ def _gallery(root: Path, patients: Sequence[PatientResult]) -> list[dict[str, An
     """Collect the pictures of the first measured patients."""
     found = []
     for patient in [patient for patient in patients if patient.loops][:_SHOWN]:
-        what = f"EF {_text(patient.ef_percent, '%')}"
+        what = f"LVEF {_text(patient.ef_percent, '%')}"
         what = _parasternal(patient) or patient.method if patient.method == PARASTERNAL_METHOD else what
         text = f"{what}, {QUALITIES[patient.quality].lower()}"
         for name in patient.loops[:1]:

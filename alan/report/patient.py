@@ -37,8 +37,8 @@ from alan.report.analysis_figures import loop_curve
 from alan.report.html import write_page
 from alan.report.pictures import embed_picture
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, join_words, number, phase_name
-from alan.words import plural
+from alan.report.words import UNDEFINED, number, phase_name
+from alan.words import plural, sentence
 
 PATIENT_FOLDER = "patients"
 #: Longest side of the pictures in pixels.
@@ -98,13 +98,12 @@ def write_patient_page(
     for loop in loops:
         overview.add(loop)
     measured = [loop for loop in loops if loop.status == "measured"]
-    used = join_words(list(patient.loops))
 
     def _order(loop: LoopResult) -> tuple[bool, bool]:
         return loop.loop not in patient.loops, loop.view is None or loop.view.view != "A4C"
 
     beats = plural(patient.n_beats, "beat") if patient.n_beats else "no complete beat"
-    basis = f"{patient.method[:1].upper()}{patient.method[1:]}, {beats}; {used}." if patient.method else ""
+    basis = sentence(f"{patient.method}, {beats}") if patient.method else ""
     write_page(
         root / PATIENT_FOLDER / patient.patient,
         "patient.html.j2",
@@ -117,10 +116,10 @@ def write_patient_page(
             "basis": basis,
             "intervals": has_intervals(patient),
             "apical": patient.ef_percent.known,
-            "parasternal": SIMULATED_ONLY if overview.parasternal else "",
+            "parasternal": sentence(SIMULATED_ONLY) if overview.parasternal else "",
             "numbers": _numbers(patient),
             "doubts": _doubts(patient),
-            "clips": [_clip(root, loop) for loop in sorted(measured, key=_order)],
+            "clips": [_clip(root, loop, used=loop.loop in patient.loops) for loop in sorted(measured, key=_order)],
             "left_out": left_out_table([Row(name, [Cell(reason)]) for name, reason in overview.left_out]),
             "models": overview.models,
         },
@@ -133,19 +132,22 @@ def _numbers(result: PatientResult) -> list[dict[str, str]]:
         measure: Measure = getattr(result, name)
         if measure.known or (name == "ef_percent" and result.method != PARASTERNAL_METHOD):
             shown = (number(measure.value, decimals), unit) if measure.known else (UNDEFINED, "")
-            found.append({"title": title, "text": shown[0], "unit": shown[1], "detail": _ends(measure, decimals)})
+            by = f" ({result.method})" if name == "ef_percent" and result.method else ""
+            found.append(
+                {"title": title + by, "text": shown[0], "unit": shown[1], "detail": _ends(measure, decimals)}
+            )
     return found
 
 
 def _doubts(result: PatientResult | LoopResult) -> list[str]:
     """Write the doubts as sentences, and after them the notes."""
-    doubts = [f"{flag.reason[:1].upper()}{flag.reason[1:]}" for flag in serious(result.flags)]
+    doubts = [flag.reason for flag in serious(result.flags)]
     notes = [f"Note: {flag.reason}" for flag in result.flags if flag.code in NOTES]
-    return [f"{text.rstrip('.')}." for text in (*doubts, *notes)]
+    return [sentence(text) for text in (*doubts, *notes)]
 
 
-def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
-    """Collect what the page of a patient shows of one loop."""
+def _clip(root: Path, loop: LoopResult, *, used: bool) -> dict[str, Any]:
+    """Collect what the page of a patient shows of one loop, which its numbers use or do not."""
     view = loop.view.view if loop.view else "Unknown view"
     out = loop_folder(root, loop.loop)
     parcel_rows = _parcel_rows(out / PARCELS)
@@ -160,6 +162,8 @@ def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
     written += [f"{MASKS}/{name}.png" for name in names.values() if (out / MASKS / f"{name}.png").is_file()]
     return {
         "title": f"{view}: {loop.loop}",
+        "view": view,
+        "used": used,
         "facts": _facts(loop),
         "doubts": _doubts(loop),
         "neighbours": embed_picture(out / NEIGHBOURS, _LONGEST, "The labelled frames that named the view"),
@@ -171,7 +175,7 @@ def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
         "curve": loop_curve(loop),
         "beats": _beat_table(loop),
         "still": loop.n_frames == 1,
-        "notes": loop.notes,
+        "notes": [sentence(note) for note in loop.notes],
         "folder": f"{LOOP_FOLDER}/{loop.loop}",
         "files": written,
     }

@@ -53,6 +53,7 @@ class Row:
         highlight: Whether the row is highlighted.
         note: Text that fills the columns without a cell.
         link: Address to which the name leads; empty for none.
+        below: Text below the row, in the width of the table; empty for none.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Row:
     highlight: bool = False
     note: str = ""
     link: str = ""
+    below: str = ""
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def test_an_uploaded_loop_is_measured(page, loop):
     before = text(page, "analyze-moved")
     rows = [row.inner_text().split("\t") for row in page.locator("#analyze-table tr").all()]
     assert rows[0] == ["Measure", "Value (nominal 90% interval)"]
-    assert re.fullmatch(r"\d+ \(\d+ to \d+\)", dict(rows)["Ejection fraction, %"])
+    assert re.fullmatch(r"\d+ \(\d+ to \d+\)", dict(rows)["LV ejection fraction, %"])
     assert re.match(r"Between these frames: EF -?\d+%, fractional area change -?\d+%", before)
     number = page.locator("#analyze-ed input[type=number]")
     number.fill(page.locator("#analyze-es input[type=number]").input_value())

@@ -96,11 +96,11 @@ def test_table_rows_and_doubts_are_shown(result):
         ef_percent=Measure(55.4, 41.0, 66.6),
         flags=(Flag("size_unknown", "give --spacing"), Flag("jumping", "30% of the outlines jumped")),
     )
-    rows = [["View", "A4C (94% of the votes)"], ["Ejection fraction, %", "55 (41 to 67)"]]
+    rows = [["View", "A4C (94% of the votes)"], ["LV ejection fraction, %", "55 (41 to 67)"]]
     assert measures(seen) == rows
     assert table_of(rows).splitlines()[2:] == [
         "| View | A4C (94% of the votes) |",
-        "| Ejection fraction, % | 55 (41 to 67) |",
+        "| LV ejection fraction, % | 55 (41 to 67) |",
     ]
     words = doubts_of(seen, others=1)
     assert "enter it for volumes in ml" in words

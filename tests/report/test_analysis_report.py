@@ -30,7 +30,7 @@ from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.report import write_analysis_report
-from alan.report.analysis import _patient_table
+from alan.report.analysis import _patient_table, explain_terms
 from alan.report.analysis_figures import loop_curve
 from alan.report.html import _templates
 
@@ -99,7 +99,7 @@ def page_of(path):
 def test_the_first_page_lists_numbers_doubts_and_omissions(folder):
     text, addresses = page_of(folder / "report.html")
     assert "1 loop of 1 patient was measured; 2 files or loops were left out." in text
-    assert "was measured (single plane): 60%. 1 result is doubtful" in text
+    assert "was measured (single plane): 60%. 1 result is doubtful, for the reasons in the first rows." in text
     assert "60 55 to 65" in text
     assert "100 90 to 110" in text
     assert "low frame rate 1 the loop has 25 frames per second" in text
@@ -156,8 +156,8 @@ def test_pages_are_self_contained(folder):
 def test_the_page_of_a_patient_shows_its_loops(folder):
     text, addresses = page_of(folder / "patients" / "p1" / "report.html")
     for words in (
-        "Ejection fraction 60 % 55 to 65",
-        "Doubtful Single plane A4C, 1 beat; loop1.",
+        "LV ejection fraction (single plane A4C) 60 % 55 to 65",
+        "Doubtful Single plane A4C, 1 beat. Loops: A4C: loop1 .",
         "2 of 3 neighbours.",
         "A4C: loop1",
         "A4C, 90% of the votes",
@@ -169,7 +169,7 @@ def test_the_page_of_a_patient_shows_its_loops(folder):
         "1 regular 2 – 8 60 55 to 65",
         "2 incomplete 14 – 19 49",
         "Frame 2, end-diastole",
-        "pixel size from the file",
+        "Pixel size from the file.",
         "alan-sim-small",
         "Left ventricle at end-diastole: 2 parcels, prior weight 100 pixels",
         "Nearest labelled frames, the most similar first.",
@@ -190,9 +190,9 @@ def test_parcels_are_shown_with_prior_and_posterior(folder):
 def test_doubts_precede_numbers_and_notes_precede_folded_parcels(folder):
     path = folder / "patients" / "p1" / "report.html"
     text, _ = page_of(path)
-    doubt, volume = text.index("2 of 3 neighbours"), text.index("End-diastolic volume")
+    doubt, volume = text.index("2 of 3 neighbours"), text.index("LV end-diastolic volume")
     assert text.index("Doubtful") < doubt < volume
-    assert text.index("pixel size from the file") < text.index("Parcels behind the outlines")
+    assert text.index("Pixel size from the file.") < text.index("Parcels behind the outlines")
     assert "<details open" not in path.read_text(encoding="utf-8")
 
 
@@ -214,9 +214,9 @@ def test_a_run_without_measurements_has_a_report(tmp_path):
     text, _ = page_of(write_analysis_report(tmp_path))
     assert "No loop was measured; 1 file or loop was left out." in text
     assert "No ejection fraction was measured" in text
-    assert "0 Not measured one frame" in text  # the patient's row states the reason
+    assert "Not measured – – 0 One frame." in text  # the patient's row states the reason
     text, _ = page_of(tmp_path / "patients" / "p1" / "report.html")
-    assert "Ejection fraction – Left out" in text.replace("Not measured ", "")
+    assert "LV ejection fraction – Left out" in text.replace("Not measured ", "")
     assert "Not measured" in text
     assert "Left out: 1 file or loop" in text
 
@@ -232,7 +232,7 @@ def test_only_patients_with_a_measured_loop_are_counted(tmp_path):
     write_tables(folder, loops, [made_patient(), unknown])
     text, _ = page_of(write_analysis_report(folder))
     assert "1 loop of 1 patient was measured; 2 files or loops were left out." in text
-    assert "Not measured the view is PLAX" in text
+    assert re.search(r"p2 Not measured [^.]* The view is PLAX\.", text)
 
 
 @pytest.mark.parametrize(("n", "tall"), [(60, False), (61, True)])
@@ -247,7 +247,7 @@ def test_unknown_volumes_have_no_column():
     known, unknown = made_patient(), made_patient(edv_ml=Measure())
     for patients, there in (([known, unknown], True), ([unknown], False)):
         titles = [column.title for column in _patient_table(patients).columns]
-        assert ("EDV, ml" in titles) == ("ESV, ml" in titles) == there
+        assert ("LVEDV, ml" in titles) == ("LVESV, ml" in titles) == there
         assert all(len(row.cells) == len(titles) - 1 for row in _patient_table(patients).sections[0].rows)
 
 
@@ -273,15 +273,15 @@ def test_pages_of_parasternal_loops_show_their_measures_and_that_they_were_check
     diameter, septum = Measure(5.04, 4.5, 5.6), Measure(0.93)
     root = parasternal_folder(tmp_path, lvidd_cm=diameter, ivsd_cm=septum)
     first, page = (page_of(root / name)[0] for name in ("report.html", "patients/p1/report.html"))
-    assert "1 loop in PLAX or PSAX: parasternal outlines were checked on simulated loops only." in first
+    assert "1 loop is in PLAX or PSAX. Parasternal outlines were checked on simulated loops only." in first
     assert "No ejection fraction was measured; it needs an apical view." in first
     assert "LVIDd, cm" in first
     assert "5.0 4.5 to 5.6" in first
-    assert "EF, %" not in first
-    assert "PLAX and PSAX: parasternal outlines were checked on simulated loops only." in page
+    assert "LVEF" not in first
+    assert page.count("Parasternal outlines were checked on simulated loops only.") == 2  # numbers and loop
     assert "LV internal diameter, end-diastole (LVIDd) 5.0 cm 4.5 to 5.6" in page
     assert "Septum, end-diastole (IVSd) 0.9 cm" in page
-    assert "Ejection fraction" not in page
+    assert "ejection fraction" not in page
     assert "Area of the left ventricle (cm²)" in page
     for text in (first, page):
         assert "measured on simulated loops only" in text
@@ -306,7 +306,7 @@ def test_a_parasternal_patient_beside_apical_ones_shows_its_measures_on_the_firs
     write_tables(root, list(read_loops(root)), [known, other])
     write_analysis_report(root)
     first = page_of(root / "report.html")[0]
-    assert "EF, %" in first
+    assert "LVEF, %" in first
     assert "parasternal LVIDd 5.0 cm, FAC 44%" in first
     assert "p1: LVIDd 5.0 cm, FAC 44%, doubtful" in first
 
@@ -364,3 +364,39 @@ def test_a_wide_table_of_beats_shows_their_kind_beside_their_number(tmp_path):
     root = parasternal_folder(tmp_path, lvidd_cm=Measure(5.0), lvids_cm=Measure(3.5))
     html = (root / "patients" / "p1" / "report.html").read_text()
     assert re.search(r'<th scope="row">1<span class="range">(regular|irregular|incomplete)</span></th>', html)
+
+
+def test_doubtful_patients_come_first_with_their_reasons_below(tmp_path):
+    folder = write_folder(tmp_path)
+    patients = [
+        made_patient("p1", quality="good", flags=()),
+        made_patient("p2", quality="none", flags=()),
+        made_patient("p3", quality="doubtful", flags=(Flag("low_frame_rate", "17 frames per second"),)),
+    ]
+    write_tables(folder, list(read_loops(folder)), patients)
+    source = write_analysis_report(folder).read_text(encoding="utf-8")
+    assert re.findall(r'<a href="patients/(p\d)/report.html">p\d</a>', source) == ["p3", "p2", "p1"]
+    assert '<tr class="below"><td colspan="7"><div>17 frames per second.</div></td></tr>' in source
+
+
+def test_only_abbreviations_of_the_table_are_explained():
+    unknown = dict.fromkeys(("edv_ml", "esv_ml", "ef_percent"), Measure())
+    plax = replace(made_patient(method="parasternal"), **unknown, lvidd_cm=Measure(5.0))
+    for patients, terms in (
+        ([made_patient()], {"LVEF", "LVEDV, LVESV"}),
+        ([made_patient(edv_ml=Measure(), esv_ml=Measure())], {"LVEF"}),
+        ([plax], {"LVIDd"}),
+        ([plax, made_patient()], {"LVEF", "LVEDV, LVESV", "LVIDd"}),
+    ):
+        found = explain_terms(_patient_table(patients))
+        assert set(re.findall(r"(?:^|\. )([A-Za-z, ]+):", found)) == terms
+
+
+def test_the_page_of_a_patient_links_to_its_loops_and_names_those_not_used(tmp_path):
+    folder = write_folder(tmp_path)
+    write_tables(folder, list(read_loops(folder)), [made_patient(loops=("loop9",))])
+    write_analysis_report(folder)
+    text, addresses = page_of(folder / "patients" / "p1" / "report.html")
+    assert "Other loops, not used: A4C: loop1 ." in text
+    assert "A4C: loop1 (not used)" in text
+    assert "#A4C-loop1" in addresses
