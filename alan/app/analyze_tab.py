@@ -20,7 +20,15 @@ from alan.analysis.results import SIMULATED_ONLY, LoopResult, Measure
 from alan.analysis.run import Analysis, analyze_files
 from alan.analysis.tables import LOOP_FOLDER, MEASURES
 from alan.analysis.worker import LABELS, AnalysisSettings
-from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence, with_spacing
+from alan.app.measured import (
+    describe_change,
+    first_frames,
+    lv_areas,
+    measure_between,
+    pack,
+    pictures_of,
+    with_spacing,
+)
 from alan.app.session import MAX_UPLOAD_MB, PageClosedError, Uploads, with_session
 from alan.arrays import ByteArray, load_arrays
 from alan.data.io.base import SIDES
@@ -28,7 +36,7 @@ from alan.errors import AlanError, DataError, SkippedError
 from alan.extras import third_party
 from alan.progress import Progress, part_of
 from alan.report.analysis import write_analysis_report
-from alan.words import sentence as as_sentence
+from alan.words import sentence
 
 #: Number of frames of a long loop whose areas are drawn.
 _SHOWN = 300
@@ -195,7 +203,7 @@ class AnalyzeTab:
                 value=draw_curve(result, int(ed), int(es)),
                 alt_text=f"Area of the left ventricle over time; ED in frame {ed:.0f}, ES in frame {es:.0f}",
             ),
-            f"Between these frames: {sentence(measure_between(result, shown.labels, int(ed), int(es)))}",
+            f"Between these frames: {describe_change(measure_between(result, shown.labels, int(ed), int(es)))}",
             *(
                 gr.update(value=picture, visible=picture is not None, alt_text=f"Frame {frame:.0f}, with outlines")
                 for frame, picture in zip((ed, es), pictures, strict=True)
@@ -259,7 +267,7 @@ def doubts_of(result: LoopResult, others: int = 0, *, entered: bool = False) -> 
     lines += [f"- {_ENTERED}"] if entered else []
     lines = ["**Doubts**\n", *lines] if lines else ["No doubt was raised."]
     if SIMULATED_ONLY in result.notes:
-        lines.append(f"\n{as_sentence(SIMULATED_ONLY)}")
+        lines.append(f"\n{sentence(SIMULATED_ONLY)}")
     if others:
         lines.append(f"\nThe file holds {others + 1} loops: the first is shown, *Download all* has all of them.")
     return "\n".join(lines)

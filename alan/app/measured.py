@@ -134,7 +134,7 @@ def pictures_of(video: Path, frames: Sequence[int]) -> list[ByteArray | None]:
     return [found.get(n) for n in frames]
 
 
-def sentence(beat: BeatMeasures) -> str:
+def describe_change(beat: BeatMeasures) -> str:
     """Describe the measurements in words, without the unknown ones; frames in the wrong order are named."""
     change = next((value for name in _CHANGES if not math.isnan(value := getattr(beat, name))), 0.0)
     swapped = "; the ventricle is smaller at end-diastole than at end-systole: exchange the frames"

@@ -12,12 +12,12 @@ from alan.analysis.overlay import write_mp4
 from alan.analysis.results import SIMULATED_ONLY, Flag, Measure, ViewEvidence
 from alan.app.analyze_tab import doubts_of, draw_curve, measures, table_of
 from alan.app.measured import (
+    describe_change,
     first_frames,
     lv_areas,
     measure_between,
     pack,
     pictures_of,
-    sentence,
     with_spacing,
 )
 from alan.cardiac import ejection_fraction, simpson_volume
@@ -54,7 +54,7 @@ def test_volumes_change_with_the_chosen_frames(result, labels):
     assert found.ef_percent == pytest.approx(ejection_fraction(*volumes))
     assert found.area_change_percent == pytest.approx(50)
     assert measure_between(sized, labels, 0, 1).area_change_percent == pytest.approx(25)
-    assert sentence(found) == (
+    assert describe_change(found) == (
         f"EDV {volumes[0]:.0f} ml, ESV {volumes[1]:.0f} ml, EF {found.ef_percent:.0f}%, fractional area change 50%"
     )
 
@@ -119,10 +119,13 @@ def test_ratios_need_no_pixel_size(result, labels):
     assert math.isnan(found.edv_ml)
     volumes = [simpson_volume(labels[n] == 1, (2.0, 1.0)) for n in (0, 2)]
     assert found.ef_percent == pytest.approx(ejection_fraction(*volumes))
-    assert sentence(found).startswith("EF ")
-    assert "exchange" not in sentence(found)
-    assert sentence(replace(found, ef_percent=0.2, area_change_percent=-0.2)) == "EF 0%, fractional area change 0%"
-    assert sentence(measure_between(result, labels, 2, 0)).endswith("at end-systole: exchange the frames")
+    assert describe_change(found).startswith("EF ")
+    assert "exchange" not in describe_change(found)
+    assert (
+        describe_change(replace(found, ef_percent=0.2, area_change_percent=-0.2))
+        == "EF 0%, fractional area change 0%"
+    )
+    assert describe_change(measure_between(result, labels, 2, 0)).endswith("at end-systole: exchange the frames")
 
 
 @pytest.mark.parametrize(
@@ -137,8 +140,8 @@ def test_parasternal_loops_have_diameters_and_areas_instead_of_volumes(result, v
     for n, height in enumerate((40, 30)):
         lying[n, 30 : 30 + height, 20:80] = 1
     shown = replace(result, box=(0, 0, 112, 112), view=ViewEvidence(view, 1.0), notes=(SIMULATED_ONLY,))
-    assert sentence(measure_between(replace(shown, pixel_mm=(1.0, 1.0)), lying, 0, 1)) == words
-    swapped = sentence(measure_between(replace(shown, pixel_mm=(1.0, 1.0)), lying, 1, 0))
+    assert describe_change(measure_between(replace(shown, pixel_mm=(1.0, 1.0)), lying, 0, 1)) == words
+    swapped = describe_change(measure_between(replace(shown, pixel_mm=(1.0, 1.0)), lying, 1, 0))
     assert "exchange the frames" in swapped
     assert "checked on simulated loops only" in doubts_of(shown)
     sized = with_spacing(replace(shown, beats=(BeatResult(0, 1, None, regular=True),)), lying, 0.5)
