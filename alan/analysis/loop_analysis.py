@@ -28,7 +28,6 @@ from alan.analysis.results import (
 from alan.analysis.timeline import Rhythm, Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
 from alan.analysis.uncertainty import rate_with_interval, sample_beats, widen_intervals, with_intervals
 from alan.arrays import FloatArray, evenly_spread
-from alan.backbone.conv import ConvBackbone
 from alan.bounds import bounded
 from alan.cardiac import Beat, HeartRate
 from alan.data.io.base import mean_frame_rate
@@ -377,7 +376,7 @@ def _is_contradicted(model: AnalysisModel, view: str, frames: NDArray[np.uint8])
         return False
     few, certain = frames[evenly_spread(len(frames), _FEW)], []
     for network in (model.parcels.backbone, model.of(view).parcels.backbone):
-        if not (isinstance(network, ConvBackbone) and network.spec.structures):
+        if not network.spec.structures:
             return False
         certain.append(network.certainty(few))
     return certain[1] - certain[0] < CERTAINTY_GAIN

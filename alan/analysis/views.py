@@ -18,7 +18,7 @@ from alan.analysis.discriminants import SHRINKAGE, direction_of_sides, discrimin
 from alan.analysis.view_bank_file import CLASSES, OPTIONAL, read_bank, write_bank
 from alan.arrays import BoolArray, ByteArray, Float32Array, FloatArray, evenly_spread
 from alan.backbone.base import Backbone
-from alan.backbone.conv import ConvBackbone, ConvNet
+from alan.backbone.conv import ConvNet
 from alan.backbone.load import load_backbone
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, Share, bounded
 from alan.data.augmentation.dense import DenseAugmentation
@@ -352,7 +352,7 @@ class ViewBank:
         Returns:
             True if it does; False also if the network does not predict structures.
         """
-        if not (isinstance(self.backbone, ConvBackbone) and self.backbone.spec.structures):
+        if not self.backbone.spec.structures:
             return False
         found = found or self.classify(frames)
         swapped = np.ascontiguousarray(frames[..., ::-1])

@@ -303,15 +303,15 @@ class Backbone(FrozenModule, ABC):
     def _pooled(self, normalised: Tensor) -> Tensor:
         return self.spec.tokens(self.network, normalised).frame.float()
 
+    def certainty(self, frames: NDArray[np.uint8]) -> float:
+        """Compute the mean probability of the structures that the network finds in frames, 0 without any."""
+        raise ParameterError(f"{type(self).__name__} predicts no structures")
+
     @torch.no_grad()
     def sector(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Find the tokens inside the ultrasound sector: those with more than 30% of their window inside it.
+        """Find the tokens (B, h, w) bool inside the ultrasound sector of frames (B, H, W) uint8.
 
-        Args:
-            frames: (B, H, W) uint8.
-
-        Returns:
-            (B, h, w) bool.
+        A token is inside if more than 30% of its window is.
         """
         return self._sector(self._resize(frames))
 

@@ -290,7 +290,7 @@ class ConvBackbone(Backbone):
         return region_means(maps[-1].float(), lv, la)
 
     def certainty(self, frames: NDArray[np.uint8]) -> float:
-        """Compute the mean probability of the structures that the network finds in frames, 0 without any."""
+        """Compute the mean probability of the structures, see :class:`alan.backbone.Backbone`."""
         tissues = self.predictions(frames)[:, : len(self.spec.structures) + 1]
         largest, which = tissues.max(1)
         inside = which > 0

@@ -43,6 +43,10 @@ class OnnxBackbone(Backbone):
         """Compute the pooled vectors of a batch (B, size, size) uint8, see :class:`alan.backbone.Backbone`."""
         return self._session(frames, "pooled")[0]
 
+    def certainty(self, frames: NDArray[np.uint8]) -> float:
+        """Compute the certainty of frames with torch, because the program has no such output."""
+        return self._locked[0].certainty(frames)
+
     @property
     def _window(self) -> int:
         return self._locked[0]._window

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from alan.analysis import AnalysisModel, LoopSettings, analyze_loop, export_model, find_sources, open_loops
+from alan.analysis.loop_analysis import _is_contradicted
 from alan.cli.main import main
 from alan.data.simulator import simulate_sequence
 from alan.data.simulator.layouts import write_avi
@@ -54,6 +55,13 @@ def test_both_runtimes_give_the_same_parcels_views_and_masks(exported, loops):
         assert one.result.view.view == two.result.view.view
         assert one.result.view.neighbours == two.result.view.neighbours
         assert one.result.ef_percent.value == pytest.approx(two.result.ef_percent.value, abs=0.5)
+
+
+def test_both_runtimes_doubt_the_same_views(exported):
+    clip = simulate_sequence("A4C", 6, n_frames=2, size=(112, 112), seed=6).frames
+    for model in (AnalysisModel.load(exported, runtime) for runtime in ("torch", "onnx")):
+        assert [model.bank.looks_mirrored(frames) for frames in (clip, clip[..., ::-1])] == [False, True]
+        assert [_is_contradicted(model, view, clip) for view in ("A4C", "PSAX")] == [False, True]
 
 
 def test_analyze_runs_onnxruntime_on_request_and_records_it(exported, loops, tmp_path, capsys):
