@@ -285,8 +285,9 @@ def _measure(
         seed=settings.seed,
     )
     timeline = found.timeline
-    cavity, atrium = (
-        timeline.labels == structures.index(name) + 1 if name in structures else None for name in ("lv", "la")
+    cavity, wall, atrium = (
+        timeline.labels == structures.index(name) + 1 if name in structures else None
+        for name in ("lv", "myo", "la")
     )
     curves = None if cavity is None else measures.measure_curves(cavity, grid)
     boxes = model.views[view.view]
@@ -300,6 +301,7 @@ def _measure(
             has_fan=loop.fan is not None,
             inside=inside,
             cavity=cavity,
+            wall=wall,
             atrium=atrium,
             curves=curves,
             beats=found.beats,

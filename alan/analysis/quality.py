@@ -35,6 +35,7 @@ FLAGS = {
     "jumping": "The outline jumps from frame to frame.",
     "fan_unknown": "The sector was not found: the whole picture was analyzed.",
     "fan_cut": "The outline touches the border of the sector: a part of the heart is not in the picture.",
+    "ring_open": "In PSAX, the wall does not close around the ventricle, or is partly outside of the sector.",
     "atrium_cut": "The left atrium touches the border of the sector: its size is not given.",
     "diastole_unclear": "The outline at end-diastole is unclear: measures are less reliable.",
     "outline_unclear": "The parcels inside another outline of the ventricle differ little from those around it.",
@@ -58,6 +59,10 @@ _TOUCHING = 0.25
 #: Share of the highest two rows of the ventricle on the border of the sector, above which its apex may be cut off.
 #: None of the outlines of CAMUS patients 0001-0350 is above it, and 3 of 1,396 manual ones.
 _TOP_TOUCHING = 0.5
+#: Share of the directions from the middle of a short-axis view without any wall, and share of its wall outside of
+#: the sector, above which its measures are doubtful; number of directions. Chosen on 147 simulated loops, of which
+#: 13 are above a bound (docs/results/parasternal.md).
+_OPEN, _OUTSIDE, _DIRECTIONS = 0.05, 0.2, 36
 #: Contrast of the parcels across an outline below which it is doubtful; 5.5% of the outlines of CAMUS patients
 #: 0301-0350 are below it (tests/benchmarks/bench_doubt.py).
 UNCLEAR = 0.7
@@ -86,6 +91,7 @@ class Evidence(NamedTuple):
         has_fan: Whether the sector was found.
         inside: (H, W) bool, the sector on the grid of the model.
         cavity: (T, H, W) bool, the left ventricle; None in a view without it.
+        wall: (T, H, W) bool, the myocardium; None in a view without it.
         atrium: (T, H, W) bool, the left atrium; None in a view without it.
         curves: Measurements of the left ventricle; None in a view without it.
         beats: All beats.
@@ -103,6 +109,7 @@ class Evidence(NamedTuple):
     has_fan: bool
     inside: NDArray[np.bool_]
     cavity: NDArray[np.bool_] | None
+    wall: NDArray[np.bool_] | None
     atrium: NDArray[np.bool_] | None
     curves: Curves | None
     beats: Sequence[Beat]
@@ -126,6 +133,34 @@ def outline_contrast(shares: NDArray[np.floating], mask: NDArray[np.bool_]) -> f
         return float("nan")
     ring = (distance_transform_edt(~mask) <= _RING * len(mask)) & ~mask
     return float(shares[mask].mean() - (shares[ring].mean() if ring.any() else 0.0))
+
+
+def open_share(cavity: NDArray[np.bool_], wall: NDArray[np.bool_]) -> float:
+    """Compute the share of the directions from the middle of a cavity in which there is no wall.
+
+    Args:
+        cavity: (H, W) bool, the left ventricle in a short-axis view.
+        wall: (H, W) bool, its myocardium.
+
+    Returns:
+        Share of 36 sectors of 10 degrees without a pixel of the wall; NaN for an empty cavity.
+    """
+    if not cavity.any():
+        return float("nan")
+    rows, columns = (np.argwhere(wall) - np.argwhere(cavity).mean(0)).T
+    turns = np.arctan2(rows, columns) / (2 * np.pi) % 1
+    return 1 - len(np.unique((turns * _DIRECTIONS).astype(int) % _DIRECTIONS)) / _DIRECTIONS
+
+
+def ring_doubt(cavity: NDArray[np.bool_], wall: NDArray[np.bool_], inside: NDArray[np.bool_]) -> str:
+    """Return the reason to doubt a short-axis outline (H, W) whose wall is open or cut off; empty without one."""
+    missing = open_share(cavity, wall)
+    if missing > _OPEN:
+        return f"there is no wall in {missing:.0%} of the directions around the ventricle, more than {_OPEN:.0%}"
+    outside = float((wall & ~inside).sum() / max(1, wall.sum()))
+    if outside > _OUTSIDE:
+        return f"{outside:.0%} of the wall lies outside of the sector, more than {_OUTSIDE:.0%}"
+    return ""
 
 
 def find_unclear(contrasts: Mapping[str, float]) -> str:
@@ -294,6 +329,10 @@ def _doubts_about_parasternal(e: Evidence) -> Iterator[tuple[str, str]]:
             f"an end-diastolic diameter of {odd:.1f} cm is outside {low:g} to {high:g} cm: check the size of a "
             "pixel, and give --spacing if it is wrong",
         )
+    if view == "PSAX" and e.cavity is not None and e.wall is not None:
+        reasons = (ring_doubt(e.cavity[beat.ed], e.wall[beat.ed], e.inside) for beat in e.beats)
+        if reason := next(filter(None, reasons), ""):
+            yield "ring_open", f"{reason}: check the outline at end-diastole"
     change = "fractional_shortening_percent" if view == "PLAX" else "area_change_percent"
     least = min((getattr(numbers, change) for numbers in e.numbers), default=1.0)
     if least <= 0:

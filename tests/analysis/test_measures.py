@@ -121,6 +121,7 @@ def evidence(**changes):
         "has_fan": True,
         "inside": np.ones((112, 112), bool),
         "cavity": masks,
+        "wall": None,
         "atrium": masks,
         "curves": curves,
         "beats": beats,

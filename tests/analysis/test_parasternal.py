@@ -23,7 +23,7 @@ from alan.analysis import (
 from alan.analysis.exports import median_beat
 from alan.analysis.measures import PARASTERNAL_MEASURES, SIZED, Grid, measure_beat, measure_curves
 from alan.analysis.patients import summarise_patients
-from alan.analysis.quality import find_flags, serious
+from alan.analysis.quality import find_flags, open_share, serious
 from alan.analysis.results import SIMULATED_ONLY, LoopResult
 from alan.analysis.tables import MEASURES, read_patients, write_tables
 from alan.analysis.timeline import Timeline, settle_beats
@@ -140,6 +140,7 @@ def parasternal_evidence(view, masks, **changes):
         "n_frames": 2,
         "timed": False,
         "cavity": masks["lv"],
+        "wall": masks.get("myo"),
         "atrium": masks.get("la"),
         "curves": measure_curves(masks["lv"], grid),
         "beats": [BEAT],
@@ -163,6 +164,30 @@ def test_parasternal_views_have_no_apical_doubts():
     masks = {name: mask & inside for name, mask in long_axis().items()}
     assert codes(parasternal_evidence("PLAX", masks, inside=inside)) == []
     assert "fan_cut" in codes(parasternal_evidence("PSAX", short_axis(), inside=ellipse(44, 44)))
+
+
+@pytest.mark.parametrize(("degrees", "doubted"), [(0, False), (10, False), (40, True)])
+def test_a_ring_with_a_missing_piece_of_wall_is_doubtful(degrees, doubted):
+    masks = short_axis()
+    rows, columns = np.indices((112, 112)) - np.argwhere(masks["lv"][0]).mean(0)[:, None, None]
+    masks["myo"][0] &= np.abs(np.degrees(np.arctan2(rows, columns)) - 100) >= degrees / 2
+    found = {flag.code: flag.reason for flag in find_flags(parasternal_evidence("PSAX", masks))}
+    assert ("ring_open" in found) == doubted
+    assert serious([Flag("ring_open", "")])
+    if doubted:
+        share = open_share(masks["lv"][0], masks["myo"][0])
+        assert share == pytest.approx(degrees / 360, abs=1 / 36)
+        assert f"no wall in {share:.0%} of the directions" in found["ring_open"]
+    masks["lv"][0] = False
+    assert math.isnan(open_share(masks["lv"][0], masks["myo"][0]))
+
+
+@pytest.mark.parametrize(("removed", "doubted"), [(25, False), (46, True)])
+def test_a_ring_whose_wall_lies_outside_of_the_sector_is_doubtful(removed, doubted):
+    masks, inside = short_axis(), np.ones((112, 112), bool)
+    inside[:, :removed] = False
+    assert ("ring_open" in codes(parasternal_evidence("PSAX", masks, inside=inside))) == doubted
+    assert "ring_open" not in codes(parasternal_evidence("PSAX", {"lv": masks["lv"]}, inside=inside))
 
 
 @pytest.mark.parametrize(
