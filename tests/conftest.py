@@ -1,5 +1,6 @@
 """Tiny archives, stores and models, created once per session, and the command line for tests."""
 
+import gc
 import itertools
 import os
 import random
@@ -46,6 +47,12 @@ LONG = ("test_docs.py", "test_configs.py", "test_demo.py", "test_end_to_end.py",
 def pytest_collection_modifyitems(items):
     """Put the longest files first; ``--no-loadscope-reorder`` keeps the order."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish():
+    """Keep thousands of collected tests out of every garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -155,6 +162,14 @@ def coarse_figures():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", save)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_files():
+    """Files of tests need not outlive the machine: waiting for the disk takes longer than writing them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
         yield
 
 

@@ -21,6 +21,7 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
+from alan.analysis.manifest import Manifest
 from alan.backbone.load import random_backbone
 from alan.backbone.simulation.network import DenseNetwork
 from alan.backbone.vit import VitSpec
@@ -155,6 +156,8 @@ class Sandbox:
                 self.provide_folder(command.option(name))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Figure, "savefig", blank(Figure.savefig))
+            if command.verb == "export":  # tests/analysis/test_model_export.py exports further models too
+                patch.setattr(Manifest, "load_others", lambda _: {})
             return main([*command.args, *self.small(command), *small])
 
     # Inputs

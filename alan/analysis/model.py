@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, Self
@@ -79,8 +80,9 @@ class AnalysisModel:
                 raise DataError(
                     f"{name} has frames of {other.size} pixels, the model of {self.size}: give the same size"
                 )
+        values = cache(lambda box: json.loads(box.to_json()))  # views share white boxes
         contents = {
-            view: {name: [json.loads(box.to_json()) for box in (pair.ed, pair.es)] for name, pair in boxes.items()}
+            view: {name: [values(pair.ed), values(pair.es)] for name, pair in boxes.items()}
             for view, boxes in self.views.items()
         }
         bank = None if self.bank is None else self.bank.fingerprint
