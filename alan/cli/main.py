@@ -126,6 +126,7 @@ _FILES = {
     "analyze": ("inputs", True),
     "calibrate": ("model", False),
     "export": ("model", False),
+    "frames": ("root", False),
     "report": ("run", False),
     "segment": ("input", False),
 }

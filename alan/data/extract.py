@@ -88,7 +88,8 @@ def extract_frames(
     into the pictures, such as the name of a patient, stays there unless ``sector`` is set.
 
     Args:
-        root: A cine loop, or a folder that is searched for cine loops, linked folders included.
+        root: A cine loop, or a folder that is searched for cine loops, linked folders included. It may also follow
+            the verb (alan frames LOOPS --out STILLS).
         out: Folder to write into.
         every: Extract every n-th frame, starting with the first.
         sector: Blank everything outside the ultrasound sector and paint over text inside it, as alan analyze does;

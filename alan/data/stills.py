@@ -96,7 +96,10 @@ class PictureStills:
     ) -> None:
         if not root.is_dir():
             what = "is a file" if root.exists() else "no such folder"
-            raise DataError(f"{root}: {what}; give a folder of pictures or a frame store (.h5)")
+            raise DataError(
+                f"{root}: {what}; give a folder of pictures or a frame store (.h5), or measure loops with "
+                "`alan analyze`"
+            )
         folder = root / "images" if (root / "images").is_dir() else root
         barred = None if leave_out is None else leave_out.resolve()
         self.preprocessing = preprocessing

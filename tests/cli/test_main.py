@@ -104,6 +104,7 @@ def test_a_misspelt_nested_option_offers_the_nearest(capsys, tmp_path):
         ("analyze", "--inputs a --out r", ["--inputs", "a", "--out", "r"]),
         ("report", "--title t run", ["--run=run", "--title", "t"]),
         ("report", "run other", ["run", "other"]),
+        ("frames", "loops --out r", ["--root=loops", "--out", "r"]),
         ("prepare", "--out r camus", ["--out", "r", "camus"]),
     ],
 )

@@ -83,6 +83,9 @@ def load(source: str | os.PathLike[str]) -> Any:
     if not isinstance(source, str) or not source.lstrip().startswith("{"):
         if Path(source).is_file():
             return read_json(source)
+        if Path(source).is_dir():
+            first = min(Path(source).glob("*.json"), default=Path(source, "NAME.json"))
+            raise DataError(f"{source}: is a folder; give a file in it, such as {first}")
         names = {name: path for name, path in shipped(".json").items() if not name.endswith(".model")}
         path = names.get(os.fspath(source))
         if path is None and names and not Path(source).suffix:

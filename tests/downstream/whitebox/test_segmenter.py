@@ -241,3 +241,11 @@ def test_every_map_and_mask_is_accepted(maps, as_background):
         out = model.predict(maps)
     assert out.shape == maps.shape
     assert model.empty_.tolist() == np.flatnonzero(~masks.any((1, 2))).tolist()
+
+
+def test_a_folder_in_place_of_a_white_box_names_a_file_in_it(tmp_path):
+    with pytest.raises(DataError, match=r"is a folder; give a file in it, such as .*NAME\.json$"):
+        ParcelSegmenter.from_json(tmp_path)
+    (tmp_path / "lv.json").touch()
+    with pytest.raises(DataError, match=r"such as .*lv\.json$"):
+        ParcelSegmenter.from_json(str(tmp_path))
