@@ -46,13 +46,14 @@ def assemble_model(
         views: Views that the white boxes serve, such as A4C.
         bank: Frame stores of simulated archives whose frames form the bank of views; null for a model that does
             not recognise views, for loops whose view is given.
-        bank_frames: Number of frames of each view in the bank, of as many sequences; or a number for each view.
+        bank_frames: Number of frames per view in the bank, each of another sequence; or the number for each view,
+            such as {A4C: 480, PLAX: 240}.
         bank_other: Number of simulated pictures of other things in the bank.
-        bank_copies: Number of changed copies of each frame of the bank that take part when the directions are
-            computed in which the views differ.
-        archive: Frame stores of a real archive. The bank is shifted by the difference between its frames and the
-            simulated ones of ``views``, which the archive must show about equally often; no label is read. Null
-            for no shift.
+        bank_copies: Number of altered copies of each frame of the bank, which are used together with it to compute
+            the directions in which the views differ.
+        archive: Frame stores of a real archive that has about as many loops of each of ``views``. The bank is
+            shifted by the difference between its frames and the simulated ones; no label is read. Null for no
+            shift.
         archive_split: Split of the frames of the archive; null takes all.
         others: Paths or names of further models, which measure views that this one does not, such as
             alan-sim-plax and alan-sim-psax; they are copied too.

@@ -52,8 +52,8 @@ def prepare(
         keep_aspect: Pad the short side instead of stretching it.
         pixel_mm: Resample to this pixel size in mm, then crop or pad centrally; null fits the whole frame.
         frames: all, or annotated for the frames with masks and those at ED and ES only.
-        sector: Blank everything outside the ultrasound sector and paint over text inside it, as alan analyze does,
-            for archives of whole screens; samples without a sector are skipped.
+        sector: Blank everything outside the ultrasound sector and paint over text inside it, as alan analyze does;
+            samples without a sector are skipped. Only archives of whole screens need it.
         workers: Number of processes that decode; 0 decodes in this one, null takes one per core, at most 4.
         overwrite: Replace a store that was made with other settings.
         strict: Exit with code 1 if anything was skipped; the store is written nevertheless.

@@ -95,7 +95,7 @@ def extract_frames(
         sector: Blank everything outside the ultrasound sector and paint over text inside it, as alan analyze does;
             loops without a sector are skipped.
         workers: Number of processes that decode; 0 decodes in this one, null takes one for each core.
-        strict: Exit with an error (code 1) if a loop was skipped.
+        strict: Exit with code 1 if a loop was skipped.
         overwrite: Replace stills that were extracted with other options.
 
     Raises:
