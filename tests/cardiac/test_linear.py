@@ -71,6 +71,12 @@ def test_a_cavity_that_the_sector_cuts_in_the_band_has_no_diameter():
     assert np.isnan(found.posterior_cm)
 
 
+def test_a_cavity_at_the_top_of_the_picture_keeps_its_first_row():
+    cavity = np.zeros((20, 8), bool)
+    cavity[:8] = True
+    assert linear_dimensions(cavity, None, (5.0, 10.0)).internal_cm == pytest.approx(4.0, abs=0.02)
+
+
 def test_a_wall_that_is_missing_on_one_side_has_no_thickness():
     cavity, wall, _ = drawn()
     upper = wall & (np.arange(len(wall)) < len(wall) / 2)[:, None]
@@ -120,5 +126,6 @@ def test_linear_mass_by_hand():
 def test_mean_wall_thickness_of_a_ring_by_hand():
     # circles of radius 3 and 2 cm: 28.2743 and 12.5664 cm2
     assert mean_wall_thickness_cm(28.274334, 12.566371) == pytest.approx(1.0)
+    assert mean_wall_thickness_cm(3.141593, 0.785398) == pytest.approx(0.5)  # the contracted heart of a child
     for outer, inner in ((10.0, 0.0), (5.0, 6.0), (np.nan, 1.0), (3.0, np.nan)):
         assert np.isnan(mean_wall_thickness_cm(outer, inner))
