@@ -169,15 +169,21 @@ def check_command(out: Path, command: str) -> None:
     Raises:
         DataError: It holds a run of another verb. Runs of earlier versions do not state theirs.
     """
-    path = out / CONFIG
-    if not path.is_file():
-        return
-    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].rstrip()
-    if first.startswith(_COMMAND) and first != f"{_COMMAND}{command}":
+    if (found := command_of(out)) not in ("", command):
         raise DataError(
-            f"{out}: holds a run of alan {first.removeprefix(_COMMAND)}, which alan {command} does not replace: "
+            f"{out}: holds a run of alan {found}, which alan {command} does not replace: "
             "give another folder, or delete this one first"
         )
+
+
+def command_of(folder: Path) -> str:
+    """Return the verb whose run a folder holds; empty if it holds none, or one of an earlier version."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline().rstrip()
+    return first.removeprefix(_COMMAND) if first.startswith(_COMMAND) else ""
 
 
 def holds_run(out: Path, command: str, config: Any) -> bool:

@@ -15,7 +15,6 @@ from types import MappingProxyType
 from alan.analysis.copies import find_copies
 from alan.analysis.identities import tell_apart
 from alan.analysis.path_rules import captured_patient, compile_rule, stated_view
-from alan.analysis.tables import LOOP_FOLDER, SOURCES
 from alan.data.io.base import MAKE_READABLE
 from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, kind_of, stem, unread_reason
 from alan.data.io.dicom import is_dicom
@@ -32,7 +31,7 @@ from alan.data.store.layout import StoredSequence
 from alan.data.store.reader import FrameStore
 from alan.errors import SHORTAGE, AlanWarning, DataError
 from alan.files import HDF5, files_below, unreachable_below, write_rows
-from alan.runs import CONFIG
+from alan.runs import CONFIG, command_of
 from alan.words import plural
 
 _INDEX = "DICOMDIR"
@@ -245,10 +244,10 @@ def _search(
     files = files_below(given)
     if leave_out is not None:
         files = [path for path in files if not Path(os.path.realpath(path)).is_relative_to(leave_out)]
-    results = _results_among(files)
-    yield from ((folder, "the results of an earlier `alan analyze`") for folder in sorted(results))
+    results = _results_among(files, given)
+    yield from ((folder, f"the results of an earlier `alan {command}`") for folder, command in results.items())
     for path in files:
-        if not results.isdisjoint(path.parents):
+        if not results.keys().isdisjoint(path.parents):
             continue
         if (locked := _locked(path, path.relative_to(given).as_posix())) is not None:
             yield locked
@@ -279,10 +278,13 @@ def _search(
         )
 
 
-def _results_among(files: Iterable[Path]) -> set[Path]:
-    """Find the folders of results, whose pictures and videos show outlines."""
-    found = {path.parent for path in files if path.name == CONFIG}
-    return {folder for folder in found if (folder / LOOP_FOLDER).is_dir() and (folder / SOURCES).is_dir()}
+def _results_among(files: Iterable[Path], given: Path) -> dict[Path, str]:
+    """Find the folders of results, and their verbs.
+
+    Their pictures show outlines or repeat frames of loops; the input itself may be the stills of `alan frames`.
+    """
+    found = {path.parent: command_of(path.parent) for path in files if path.name == CONFIG}
+    return {folder: verb for folder, verb in found.items() if verb == "analyze" or (verb and folder != given)}
 
 
 def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:

@@ -14,6 +14,7 @@ from alan.data.fan import enclosing
 from alan.data.io.base import MAKE_READABLE
 from alan.data.pseudonyms import patient_key
 from alan.errors import AlanWarning, DataError, ParameterError
+from alan.runs import config_text
 
 from .screens import FAN, dicom, metaimage, pages, screen, steady, video
 
@@ -67,9 +68,9 @@ def test_key_frames_are_one_loop_of_two_frames(tmp_path):
 
 
 def test_results_of_an_earlier_run_are_no_input(folder):
-    for name in ("loops/p1/overlay.mp4", "sources/p1.json", "config.yaml"):
-        (folder / "old" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "old" / name).write_bytes(name.encode())
+    (folder / "old" / "loops").mkdir(parents=True)
+    (folder / "old" / "loops" / "overlay.mp4").touch()
+    (folder / "old" / "config.yaml").write_text(config_text({}, "analyze"), encoding="utf-8")
     sources, left_out = find_sources([folder], leave_out=folder / "results")
     assert len(sources) == 5
     assert [reason for _, reason in left_out if "earlier" in reason] == [
@@ -78,10 +79,21 @@ def test_results_of_an_earlier_run_are_no_input(folder):
     assert len(left_out) == 3
     assert find_sources([folder / "old"])[0] == []
     assert len(find_sources([folder], leave_out=folder / "old")[1]) == 2
-    for name in ("loops", "sources"):  # a folder of loops that has a file of that name
-        (folder / "new" / name).mkdir(parents=True)
-    (folder / "new" / "loops" / "a.avi").write_bytes(b"new")
+    (folder / "new").mkdir()
+    (folder / "new" / "config.yaml").write_text("a: 1\n", encoding="utf-8")  # of another program
+    (folder / "new" / "a.avi").write_bytes(b"new")
     assert len(find_sources([folder], leave_out=folder / "results")[0]) == 6
+
+
+def test_stills_of_loops_are_no_input_beside_the_loops(folder):
+    (folder / "stills" / "images").mkdir(parents=True)
+    (folder / "stills" / "images" / "a.png").write_bytes(pages(screen(FAN)[:1], "PNG"))
+    (folder / "stills" / "config.yaml").write_text(config_text({}, "frames"), encoding="utf-8")
+    sources, left_out = find_sources([folder], leave_out=folder / "results")
+    assert len(sources) == 5
+    assert "the results of an earlier `alan frames`" in [reason for _, reason in left_out]
+    for given in (folder / "stills", folder / "stills" / "images"):
+        assert [source.path.name for source in find_sources([given])[0]] == ["a.png"]
 
 
 def test_views_are_those_whose_text_is_in_the_path(folder):
