@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from alan.analysis import Flag, LoopResult, Measure, ViewEvidence
 from alan.analysis.measures import (
     BeatMeasures,
+    Curves,
     Grid,
     Size,
+    frame_results,
     measure_beat,
     measure_curves,
     measure_size,
@@ -391,3 +394,22 @@ def test_unequal_axes_raise_a_doubt_and_no_beat_gives_no_number():
     (nothing,) = summarise_patients(loops, {})
     assert nothing.quality == "none"
     assert not nothing.ef_percent.known
+
+
+def test_results_of_a_frame_match_hand_computed_values():
+    """Pixels of 1.0 by 2.4 mm, each of 2 x 3 pixels of the file; the volume of the second frame is unknown."""
+    labels = np.zeros((2, 4, 5), np.uint8)
+    labels[:, 0, :3], labels[:, 3, :2] = 1, 2
+    timeline = SimpleNamespace(labels=labels, phase=np.array([1.0, 0.25]), repaired=np.array([False, True]))
+    unknown = np.full(2, np.nan)
+    curves = Curves(np.array([70.0, np.nan]), unknown, np.array([7.5, 6.0]), unknown, unknown)
+    grid = Grid((2.0, 3.0), (0.5, 0.8))
+    first, second = frame_results(timeline, ("lv", "la"), curves, grid, np.array([0.0, 0.04]))
+    assert first.area_px == second.area_px == {"lv": 18.0, "la": 12.0}
+    assert first.area_cm2 == pytest.approx({"lv": 0.072, "la": 0.048})
+    assert (first.volume_ml, first.length_cm, first.lvid_cm) == (70.0, 7.5, None)
+    assert (second.volume_ml, second.length_cm, second.time_s) == (None, 6.0, 0.04)
+    assert (second.frame, second.phase, second.repaired) == (1, 0.25, True)
+    (first, _) = frame_results(timeline, ("lv", "la"), curves, Grid((2.0, 3.0), None), None)
+    assert first.area_px == {"lv": 18.0, "la": 12.0}
+    assert (first.area_cm2, first.volume_ml, first.length_cm, first.time_s) == ({}, None, None, None)

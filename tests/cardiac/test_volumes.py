@@ -66,7 +66,9 @@ def test_bad_arguments_are_refused():
 def test_ejection_fraction_matches_hand_computed_values():
     assert ejection_fraction(120.0, 48.0) == pytest.approx(60.0)
     assert ejection_fraction(100.0, 110.0) == pytest.approx(-10.0)
-    assert np.isnan([ejection_fraction(0.0, 0.0), ejection_fraction(float("nan"), 4.0)]).all()
+    assert ejection_fraction(0.4, 0.1) == pytest.approx(75.0)  # fractions of a frame whose pixel size is unknown
+    unknown = [ejection_fraction(*pair) for pair in ((0.0, 0.0), (float("nan"), 4.0), (4.0, float("inf")))]
+    assert np.isnan(unknown).all()
 
 
 @pytest.mark.parametrize("angles", [(0.0, 0.0), (0.3, -0.5)])
@@ -109,6 +111,7 @@ def test_one_length_in_both_phases_leaves_out_the_shortening_of_the_axis():
 
 def test_mass_and_shortening_match_hand_computed_values():
     assert myocardial_mass_g(200.0, 100.0) == pytest.approx(105.0)
+    assert myocardial_mass_g(100.5, 100.0) == pytest.approx(0.525)
     assert np.isnan(myocardial_mass_g(100.0, 200.0))
     assert shortening_percent(9.0, 7.2) == pytest.approx(20.0)
 
