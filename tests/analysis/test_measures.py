@@ -413,3 +413,13 @@ def test_results_of_a_frame_match_hand_computed_values():
     (first, _) = frame_results(timeline, ("lv", "la"), curves, Grid((2.0, 3.0), None), None)
     assert first.area_px == {"lv": 18.0, "la": 12.0}
     assert (first.area_cm2, first.volume_ml, first.length_cm, first.time_s) == ({}, None, None, None)
+
+
+def test_the_grid_of_a_result_has_pixels_of_the_sector_of_the_file():
+    """Label maps of 120 x 100 pixels over a sector of 240 x 300 pixels of the file, whose pixels are oblong."""
+    result = SimpleNamespace(box=(5, 7, 240, 300), pixel_mm=(0.5, 0.8), pixel_aspect=0.625, view=None)
+    grid = Grid.of(result, np.zeros((1, 120, 100), np.uint8))
+    assert (grid.pixels, grid.view) == ((2.0, 3.0), "")
+    assert grid.spacing == pytest.approx((1.0, 2.4))
+    result.pixel_mm = None
+    assert Grid.of(result, np.zeros((1, 120, 100), np.uint8)).spacing == pytest.approx((1.25, 3.0))
