@@ -36,6 +36,8 @@ _QUANTILES = (5, 25, 50, 75, 95, 99)
 #: averaged.
 _LEVELS = {"apex": (-0.4, 0.25), "mid": (0.25, 0.6), "base": (0.6, 0.93)}
 _BORDER = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0)
+#: Bounds in mm from the border of the left ventricle between which greys left of its wall are averaged.
+_LEFT = (12.0, 18.0, 24.0, 30.0, 36.0)
 
 
 def sector(frame: ByteArray) -> BoolArray:
@@ -210,7 +212,7 @@ def border_statistics(
         ``border mid 3`` is the mean grey of the wall from 3 to 6 mm beyond the cavity at mid level, and
         ``border mid -3`` that of the cavity up to 3 mm from its border, in standard deviations of the sector
         around its mean; NaN where no pixel lies. Levels are thirds between the highest and the lowest row of the
-        cavity.
+        cavity. ``left mid 12`` is the mean grey left of the wall, 12 to 18 mm from the cavity.
     """
     lv, wall = (masks.get(name, np.zeros(frame.shape, bool)) for name in ("lv", "myo"))
     if not (lv.any() and wall.any()):
@@ -226,6 +228,10 @@ def border_statistics(
         for near, far in itertools.pairwise(_BORDER):
             chosen = part & (beyond >= near) & (beyond < far)
             found[f"border {name} {near:g}"] = float(grey[chosen].mean()) if chosen.any() else math.nan
+        left = ~(lv | wall) & inside & (level >= low) & (level < high) & (lv[:, ::-1].cumsum(1)[:, ::-1] > 0)
+        for near, far in itertools.pairwise(_LEFT):
+            chosen = left & (beyond >= near) & (beyond < far)
+            found[f"left {name} {near:g}"] = float(grey[chosen].mean()) if chosen.any() else math.nan
     return found
 
 

@@ -38,12 +38,18 @@ _THIN_PERICARDIUM, _THIN_LEAFLETS = 0.35, 0.6
 _SLACK = 0.25
 #: Half the relative difference between the inferior and the anterior wall (A2C), as annotators draw it.
 _INFERIOR_THICKER = 0.05
+#: Distance in cm over which the halo left of the heart fades.
+_HALO = 1.8
+#: Fraction of the fading of the lateral wall that is absent at the base.
+_BRIGHT_BASE = 0.5
 #: Distances in cm, at end-diastole and at end-systole, by which borders in the picture lie outside those that
 #: annotators draw: the apex of the cavity and of the wall, the inner and the outer border of the lateral (A4C) or
 #: anterior wall (A2C). The upper border of the left atrium and the end of the wall lie nearer to the apex.
 _APEX, _WALL_APEX = (0.15, 0.9), (0.15, 0.45)
 _INNER, _OUTER = (0.0, 0.45), (0.03, 0.25)
 _PLANE, _WALL_END = (0.2, 0.0), (0.45, 0.0)
+#: The same for the side of the septum in the right ventricle, which lies inside.
+_SEPTUM = (0.1, 0.25)
 #: The same for half the width and the roof of the left atrium in A2C, at all times.
 _ATRIUM_SIDE, _ATRIUM_ROOF = 0.35, 0.2
 
@@ -115,7 +121,8 @@ class ApicalScene(Scene):
 
         groove = ellipse_distance(u, across, (L + 0.15, base + 0.25), (0.45 + 0 * L, 0.5 + 0 * L)) < 0
         labels = torch.zeros(u.shape, dtype=torch.uint8)
-        right = self._right_heart(u, v, lean, outer, labels) if self.four_chamber else None
+        septum = outer - beyond(_SEPTUM)
+        right = self._right_heart(u, v, lean, septum, labels) if self.four_chamber else None
         labels.masked_fill_(atrium < _ATRIAL_WALL, FIBROUS).masked_fill_(groove, FIBROUS).masked_fill_(muscle, MYO)
         if right is not None:
             labels.masked_fill_(right[0], RV).masked_fill_(right[1], RA)
@@ -135,7 +142,17 @@ class ApicalScene(Scene):
             self.pose.apex_veil * (0.3 + 0.7 * self.contraction) * torch.exp(-(6 * (u + raised) / L).square())
             + self.pose.border_veil * (0.15 + 0.85 * self.contraction) * self._border(u, across, inner),
         )
-        return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost, veil)
+        if right is not None:
+            veil = torch.where(v < -septum, self.pose.right_veil, veil)
+        border = outer if free is None else free + _RV_WALL
+        leaflets, pericardium = self._leaflets(u, v, base), self._pericardium(u, v, outer, free)
+        return TissuePoints(labels, leaflets, pericardium, boost, veil, self._halo(u, -v - border))
+
+    def _halo(self, u: Tensor, beyond: Tensor) -> Tensor:
+        """Compute the halo at distances beyond the left border of the heart."""
+        strength = self.pose.halo * (0.5 + 0.5 * self.contraction)
+        near = (beyond > 0) & (u < 1.1 * self.length)
+        return torch.where(near, strength * torch.exp(-beyond.clamp(min=0) / _HALO), 0.0)
 
     def _border(self, u: Tensor, across: Tensor, inner: Tensor) -> Tensor:
         """Compute the weight (0 to 1) of the veil at the border of the cavity, which is 0 at the base."""
@@ -155,7 +172,8 @@ class ApicalScene(Scene):
         side = (v < 0) if self.four_chamber else (v > 0)
 
         lateral = (0.5 + 0.5 * v / self.radius).clamp(0, 1)
-        wall = pose.septum_echo + (1 - pose.lateral_fade - pose.septum_echo) * lateral
+        fade = pose.lateral_fade * (1 - _BRIGHT_BASE * basal)
+        wall = pose.septum_echo + (1 - fade - pose.septum_echo) * lateral
         wall = wall * (1 - pose.apical_fade * apical) * (1 - pose.apical_ramp * apical * (1 - layer))
         wall = wall * (1 - pose.rim_fade * (0.4 + 0.6 * basal) * rim)
         wall = wall * (1 + pose.deep_gain * (1 - apical) * (1 - rim))

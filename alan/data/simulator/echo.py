@@ -96,6 +96,8 @@ def _echogenicity(
     deep = 1 + acq.deep_tissue * torch.sigmoid((depth - behind + 0.06 * coarse[2]) * 25)
     outside = patient.outer_echo * torch.exp(0.75 * coarse[0] + 0.35 * fine[0]) * lung * deep
     texture = torch.exp(0.35 * coarse[1] + 0.25 * fine[1])
+    if painted.halo is not None:
+        outside = outside + patient.wall_echo * painted.halo.view(shape) * texture * torch.exp(0.5 * coarse[0])
 
     # Walls parallel to the beam return less echo: compare the axial and lateral gradients of the cavity border.
     soft = blur(blood.float(), 5, 3)

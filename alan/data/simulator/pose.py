@@ -34,6 +34,9 @@ class ApicalPose:
             plane is close.
         apex_veil: Echo amplitude of blood at the apex at end-systole, when trabeculae fill it.
         border_veil: Echo amplitude of blood at the border of the cavity at end-systole, less at the base.
+        right_veil: Echo amplitude of blood in the right heart (A4C).
+        halo: Echo of the tissue left of the heart at end-systole, over that of the walls, at the border of the
+            right heart (A4C) or of the inferior wall (A2C); half of it at end-diastole.
         rim_fade: Fraction of the echo lost at the inner border of basal walls, less at mid level, none in their
             depth.
         deep_gain: Relative gain of the echo in the depth of walls below the apex.
@@ -58,6 +61,8 @@ class ApicalPose:
     atrium_veil: float
     apex_veil: float
     border_veil: float
+    right_veil: float
+    halo: float
     rim_fade: float
     deep_gain: float
     margin: float
@@ -74,6 +79,7 @@ class ApicalPose:
         """
         apex_z = float(np.clip(rng.normal(3.3 if four_chamber else 2.95, 0.7), 2.0, 5.0))
         rotation = math.radians(rng.normal(-11 if four_chamber else -9, 9))
+        (apart,) = rng.spawn(1)  # these draws do not change those that follow
         return cls(
             apex_x=rng.normal(0.2, 0.5) + 0.5 * math.sin(rotation) * patient.length,
             apex_z=apex_z,
@@ -92,6 +98,8 @@ class ApicalPose:
             atrium_veil=(0.34 if four_chamber else 0.17) * rng.uniform() ** 2.0,
             apex_veil=0.1 * rng.uniform() ** 1.5,
             border_veil=(0.12 if four_chamber else 0.2) * rng.uniform(),
+            right_veil=0.15 * apart.uniform() ** 2.0,
+            halo=apart.uniform(0, 0.3 if four_chamber else 3.0),
             rim_fade=rng.uniform(0.4, 0.9),
             deep_gain=rng.uniform(0.0, 0.5) if four_chamber else rng.uniform(0.3, 1.5),
             margin=1.0,

@@ -31,6 +31,7 @@ class TissuePoints:
         pericardium: (T, P) distance in cm to the pericardium, or None if lines were not requested.
         boost: (T, P) factor on the echo amplitude of muscle, or None for 1.
         veil: (T, P) echo amplitude added to that of blood, or None for 0.
+        halo: (T, P) echo of the tissue around the heart, over that of the walls, added to its own; None for 0.
     """
 
     labels: Tensor
@@ -38,6 +39,7 @@ class TissuePoints:
     pericardium: Tensor | None = None
     boost: Tensor | None = None
     veil: Tensor | None = None
+    halo: Tensor | None = None
 
     @functools.cached_property
     def blood(self) -> Tensor:
@@ -91,8 +93,8 @@ class Scene(abc.ABC):
         Args:
             x: (1, P) lateral position in cm.
             z: (1, P) depth in cm.
-            lines: Whether to paint the picture, with leaflets, pericardium, boost and veil, instead of the labels,
-                whose borders may lie elsewhere.
+            lines: Whether to paint the picture, with leaflets, pericardium, boost, veil and halo, instead of the
+                labels, whose borders may lie elsewhere.
         """
 
     def long_axis(self) -> Tensor | None:

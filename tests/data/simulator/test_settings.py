@@ -35,6 +35,8 @@ POSE_ECHO = {
     "atrium_veil",
     "apex_veil",
     "border_veil",
+    "right_veil",
+    "halo",
     "margin",
 }
 GEOMETRY = {"depth", "half_angle", "start", "margin_depth", "margin_width"}
