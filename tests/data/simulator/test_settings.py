@@ -128,6 +128,22 @@ def test_masks_extend_outside_the_sector_on_request_only():
     assert not whole.frames[added].any()
 
 
+def test_veil_and_halo_brighten_the_picture_left_of_the_heart():
+    rv = label_value("rv")
+    dark, veiled = (clip(pose={"right_veil": veil, "halo": 0.0}, size=112) for veil in (0.0, 0.4))
+    brighter = veiled.frames.astype(int) - dark.frames
+    assert brighter[dark.labels == rv].mean() > brighter[dark.labels == LV].mean() + 8
+    dark, bright = (clip(view="A2C", pose={"halo": halo}, size=112) for halo in (0.0, 3.0))
+    brighter = bright.frames.astype(int) - dark.frames
+    heart = dark.labels > 0
+    first, last = heart.argmax(2), heart.shape[2] - heart[..., ::-1].argmax(2)
+    columns = np.arange(heart.shape[2])
+    rows = heart.any(2)[..., None] & (dark.frames > 0)
+    left = rows & (columns < first[..., None] - 2) & (columns > first[..., None] - 10)
+    assert brighter[left].mean() > 10
+    assert brighter[left].mean() > 3 * abs(brighter[rows & (columns > last[..., None] + 2)].mean())
+
+
 def test_walls_fade_as_given():
     pose = {"septum_echo": 1.0, "lateral_fade": 0.95, "apical_fade": 0.0, "apex_x": 0.0}
     options = {"pose": pose, "patient": replace(PATIENT, trabeculae=0.0, papillary=0.0), "size": 112}
