@@ -6,6 +6,11 @@ def plural(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def capitalised(text: str) -> str:
+    """Write the first letter of a text as a capital, and leave the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def sentence(text: str) -> str:
     """Write a text as a sentence: with a capital letter and a full stop."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    return f"{capitalised(text).rstrip('.')}."

@@ -33,13 +33,13 @@ from alan.data.io.dicom_header import MAY_BE_EMPTY, DicomReferences
 from alan.extras import third_party
 from alan.files import fingerprint
 from alan.runs import plain
-from alan.words import sentence
+from alan.words import capitalised
 
 #: Coding scheme of the quality flags.
 _OWN = "99ALAN"
 #: Measures that no apical view has, and the note on them.
 _PARASTERNAL_ONLY = {name for names in PARASTERNAL_MEASURES.values() for name in names} - {"area_change_percent"}
-_SIMULATED_ONLY = sentence(SIMULATED_ONLY)[:-1]  # a meaning of a code, without a full stop
+_SIMULATED_ONLY = capitalised(SIMULATED_ONLY)
 #: Mapping from view, or ``biplane``, to measure to its LOINC code and meaning (DICOM PS3.16, context group 12300).
 _PLANES = {
     "A4C": {

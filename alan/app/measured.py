@@ -144,7 +144,7 @@ def describe_change(beat: BeatMeasures) -> str:
 def describe_measures(beat: BeatMeasures) -> str:
     """List the known measurements in words."""
     return ", ".join(
-        words.format(value) for name, words in _WORDS.items() if (value := getattr(beat, name)) == value
+        words.format(value) for name, words in _WORDS.items() if not math.isnan(value := getattr(beat, name))
     )
 
 
